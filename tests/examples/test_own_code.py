@@ -353,6 +353,14 @@ def test_an_edited_file_is_another_key_of_the_cache(foreign, monkeypatch):
         assert cache_key.key(values) != before, group
 
 
+@pytest.mark.parametrize("given", ["{name: lamps}", "{name: lamps, size: 3, max_turns: 2}"])
+def test_a_choice_of_the_folder_is_an_environment_to_train_in(foreign, given):
+    words = ("stage=irm", "stage.rollout=conversation", "reward=conversation", f"stage.environment={given}")
+    assert composed(search(foreign), *words).stage.environment.name == "lamps"  # its keys are checked too
+    wrong = given.replace("}", ", sise: 3}")
+    assert "sise" in mistake(search(foreign), *words[:-1], f"stage.environment={wrong}")
+
+
 @pytest.mark.slow
 def test_jobs_of_a_launcher_find_the_folder(foreign):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

@@ -6,9 +6,16 @@ import sys
 from types import ModuleType
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.support.composition import composed
 from tests.support.paths import ROOT
+from tltrain.data import trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.entry import chosen_benchmarks
+from tltrain.toolworld.environment import ToolworldTasks
+
+EXPERIMENT = ROOT / "conf" / "experiment" / "conversation_rl.yaml"
 
 ARMS = {"before": (False, "call", "table"), "sft": (False, "call", "table"), "call": (True, "call", "table")}
 ARMS["conversation"] = (True, "conversation", "conversation")
@@ -21,7 +28,16 @@ def test_arms_differ_in_what_follows_the_supervised_training_alone(arm):
     assert (cfg.stage.irm, cfg.stage.rl.rollout.name, cfg.reward.name) == (irm, rollout, reward)
     assert cfg.stage.rl.args.max_steps == 10 and cfg.stage.rl.environment.split == "train"
     assert cfg.stage.continued == (cfg.stage.rl.args if arm == "sft" else {})
-    assert cfg.stage.benchmarks[0].seed == 1  # not the tasks of the training, whose seed is 0
+
+
+@pytest.mark.parametrize("seed", OmegaConf.load(EXPERIMENT).hydra.sweeper.params.seed.split(","))
+def test_no_training_of_the_sweep_sees_the_tasks_of_its_evaluation(seed):
+    cfg = composed("+experiment=conversation_rl", "+experiment/arm=conversation", "model=tiny", f"seed={seed}")
+    _, asked = chosen_benchmarks.benchmark(cfg.stage.benchmarks[0])
+    _, environment = chosen_benchmarks.environment(OmegaConf.create({"stage": cfg.stage.rl, "benchmark": {}}))
+    learned = {item.id for item in trajectories(cfg.data, cfg.seed, ReadReport())}
+    assert environment.seed != asked.seed and learned
+    assert not learned & {task.id for task in ToolworldTasks(asked).tasks(cfg.seed)}
 
 
 @pytest.fixture(scope="module")

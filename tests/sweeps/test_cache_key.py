@@ -290,6 +290,17 @@ def test_bfcl_s_version_and_data_count(tmp_path, monkeypatch):
 # --- a resumed run ----------------------------------------------------------------------------------------------------
 
 
+def test_what_the_choice_of_an_environment_names_counts(tmp_path):
+    """`stage.environment` may give no more than its name."""
+    (tmp_path / "tasks.json").write_text("[]")
+    conversing = ("stage=irm", "stage.rollout=conversation", "reward=conversation", f"paths.tooleyes={tmp_path}")
+    asked = values(*conversing, "stage.environment={name: tooleyes}")
+    before = cache_key.key(asked)
+    assert cache_key.key(asked) == before
+    (tmp_path / "tasks.json").write_text("[1]")
+    assert cache_key.key(asked) != before
+
+
 def test_the_keys_in_which_two_configurations_differ_are_named():
     before = cache_key.configuration(values("stage=sft", "model=tiny", "hardware.threads=1"))
     words = ["stage=sft", "model=tiny", "hardware.threads=2", "seed=3", "stage.args.max_steps=7", "stage.resume=true"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tests.support.environment_samples import Room, tasks
 from tests.support.ppo_trainers import new_policy, steps, weights
 from tests.support.small_rollouts import NEVER, PAD, SIZES
 from tltrain.environments.loop import Conversation, ConversationSettings
+from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import conversation_ppo
 from tltrain.training.actor_critic import Models, NoCritic
@@ -193,6 +195,34 @@ def test_conversations_about_a_task_are_compared_without_a_critic(tmp_path, mode
     assert torch.equal(weights(level.model.policy), weights(models.policy))
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_the_penalty_counts_as_much_as_its_coefficient_says(tmp_path, models, encoder, algorithm):
+    """Also where all rewards of a group are equal, so that their standard deviation is 0."""
+    found = []
+    for kl in (0.3, 0.03):
+        trainer = trainer_of(
+            tmp_path,
+            Models(models.policy, NoCritic(), models.reference),
+            encoder,
+            price=lambda conversation: (TurnReward(1, {"outcome": 1.0}),),
+            kl=kl,
+            group_size=2,
+            baseline=conversation_ppo.BASELINES[algorithm],
+        )
+        trainer.train()
+        found.append(weights(trainer.model.policy) - weights(models.policy))
+    assert found[0].abs().max() > 1e-4
+    assert torch.allclose(found[0], 10 * found[1], rtol=1e-2, atol=1e-5)
+
+
+def test_a_policy_that_is_not_finite_is_told_before_training_too(models, encoder):
+    asked = Conversations(World(tasks(1), Room, ConversationSettings(max_turns=3)), SAMPLING, encoder)
+    with torch.no_grad():
+        models.policy.lm_head.weight.fill_(math.nan)
+    with pytest.raises(TltrainError, match="the policy's probabilities are not finite at t0#1 before training"):
+        conversation_ppo.mean_return(models.policy, asked, price, bf16=False, seed=0)
+
+
 class Broken(Room):
     """A room whose tools fail in the conversation about `t1`."""
 
@@ -211,3 +241,27 @@ def test_an_environment_that_fails_costs_its_conversation_alone(tmp_path, models
     nothing = trainer_of(tmp_path, models, encoder, world=replace(world, tasks=tasks(2)[1:]))
     nothing.train()
     assert torch.equal(weights(nothing.model.policy), weights(models.policy))
+
+
+class Unchecked(Room):
+    """A room in which the outcome of the conversation about `t1` cannot be determined."""
+
+    def reset(self, task):
+        self.task = task
+        return super().reset(task)
+
+    def outcome(self):
+        if self.task.id == "t1":
+            raise RuntimeError("out of order")
+        return super().outcome()
+
+
+def test_the_kl_is_the_mean_over_the_answers_that_are_learned(tmp_path, models, encoder):
+    found = []
+    for named in (tasks(2)[:1], tasks(2)):  # t1 is held and not learned
+        world = World(named, Unchecked, ConversationSettings(max_turns=3))
+        trainer = trainer_of(tmp_path, models, encoder, world=world)
+        trainer.train()
+        found.append(steps(trainer)[0])
+    assert [entry["samples"] for entry in found] == [3, 6]
+    assert found[0]["kl"] == pytest.approx(found[1]["kl"], rel=1e-3)

@@ -69,7 +69,9 @@ def _chosen(given: dict[str, Any], where: str, amount: str) -> tuple[str, DictCo
     name = given.pop("name", None)
     if name not in (names := choices.names_of("benchmark")):
         raise TltrainError(f"{where}: expected {amount} of {', '.join(names)}, found {name}")
+    choice = choice_of("benchmark", name)
+    untyped = OmegaConf.masked_copy(choice, list(choice))  # a user's class has other keys than the choice's schema
     try:
-        return name, choices.bound("benchmark", config.merged(choice_of("benchmark", name), given), choice=name)
+        return name, choices.bound("benchmark", config.merged(untyped, given), choice=name)
     except TltrainError as error:
         raise TltrainError(f"{where}, {str(error).replace('benchmark.', f'{name}.', 1)}") from error

@@ -91,7 +91,19 @@ class World:
     @property
     def golden(self) -> Callable[[Task], Sequence[Sequence[Call]]] | None:
         """Return the function that gives the golden calls of a task; None if the class has none."""
-        return getattr(self._made, "golden", None)
+        return self._golden if hasattr(self._made, "golden") else None
+
+    def _golden(self, task: Task) -> Sequence[Sequence[Call]]:
+        with self._explained(": golden"):
+            found = self._made.golden(task)
+            turns = () if found is None else tuple(found)
+            right = all(isinstance(turn, Sequence) and all(isinstance(call, Call) for call in turn) for turn in turns)
+        if not right:
+            raise TltrainError(
+                f"{self.where}: golden of {task.id}: expected the calls of each turn of the user (a list of lists of "
+                f"tltrain.trajectory.Call), found {found!r}"
+            )
+        return turns
 
     @property
     def set_name(self) -> str:

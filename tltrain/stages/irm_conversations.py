@@ -29,7 +29,7 @@ from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.trajectory import Trajectory
+from tltrain.trajectory import FINISH, Call, Trajectory
 from tltrain.views import transcripts
 
 if TYPE_CHECKING:
@@ -77,8 +77,19 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
             "stage.environment.split=test: trains with the tools of benchmark=toolworld, which then says nothing"
         )
     log.info("irm: %d tasks of %s, conversations of at most %d calls a turn", len(tasks), name, node.max_turns)
+    if own.golden is not None and (cut := sum(_longest(own.golden(task)) >= node.max_turns for task in tasks)):
+        log.warning(
+            "%d of the %d tasks cannot be solved by their golden calls: stage.environment.max_turns=%d ends a turn of "
+            "the user before its answer, and counts as failure; raise it",
+            *(cut, len(tasks), node.max_turns),
+        )
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
     return World(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
+
+
+def _longest(golden: Sequence[Sequence[Call]]) -> int:
+    """Return the largest number of golden calls in a turn of the user, without `finish`."""
+    return max((sum(call.name != FINISH for call in turn) for turn in golden), default=0)
 
 
 def _rule(cfg: DictConfig) -> str:

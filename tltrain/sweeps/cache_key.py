@@ -132,7 +132,21 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         found["base_model"] = base_model(values["model"])
     if stage == "eval":
         found["benchmark_package"] = benchmark_package(values["benchmark"])
+    if stage == "irm" and str(values["stage"]["rollout"]) == config.Rollout.conversation:
+        found["environment"] = _environment(values, made)
     return found
+
+
+def _environment(values: Values, made: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return all keys of the benchmark that `stage.environment` names and changes, and its package."""
+    from omegaconf import OmegaConf
+
+    from tltrain.entry import chosen_benchmarks
+
+    _, node = chosen_benchmarks.environment(OmegaConf.create(dict(values)))
+    asked = config.plain(node, enum_to_str=True)
+    counting = _counting({"stage": {"name": "environment"}, "benchmark": asked}, made)
+    return {"keys": redact.container(counting["benchmark"]), "package": benchmark_package(asked)}
 
 
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -7,7 +7,9 @@ answers. Every token of an answer has the same advantage, that of its turn:
                  value_t  = the critic's value before the first learned token of turn t
                  advantages and returns by generalized advantage estimation over turns (`credit.turn_advantages`);
                  the critic learns the return of a turn before each of its tokens
-    RLOO, GRPO   the sum of these rewards, compared with those of the group (`credit.group_advantages`); no critic
+    RLOO, GRPO   the sum of prices, compared with those of the group (`credit.group_advantages`), and the sum of KL
+                 terms, compared with the mean of the others; no critic. GRPO's standard deviation is that of the
+                 prices alone: where these are equal, KL terms of any size would otherwise become advantages near 1
 
 What users and tools say is context: no loss, no KL and no value is computed there.
 """
@@ -83,8 +85,11 @@ def mean_return(
         tasks: number of conversations to hold, about tasks spread evenly over all of them.
     """
     chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    try:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    except conversation_rollout.NotFinite as error:
+        raise TltrainError(f"{error} before training: another model.path, or hardware.bf16=false") from error
     found: list[float] = []
     for own in held:
         for one in own:
@@ -258,6 +263,7 @@ class ConversationPPO(PPOTrainer):
         outcomes = [call.outcome for call in calls]
         self._sums.add(
             samples=len(turns),
+            learned=sum(len(one.sampled.turns) for one in rewarded if usable(one.conversation)),
             response_length=sum(lengths),
             prompt_tokens=sum(len(turn.prompt) for turn in turns),
             ended=sum(turn.response[-1] in self.sampling.ends for turn in turns),
@@ -278,11 +284,12 @@ class ConversationPPO(PPOTrainer):
         """Return advantages and returns, [M, R] each, which all tokens of a turn share."""
         s, mask, conversations = self.settings, inputs["mask"], inputs["conversations"]
         rewards = inputs["scores"].clamp(-s.reward_clip, s.reward_clip)
-        rewards = rewards - self.kl.coefficient * torch.where(mask, old - reference, 0.0).sum(dim=1)
-        baseline = self.prompts.baseline
+        penalties = -self.kl.coefficient * torch.where(mask, old - reference, 0.0).sum(dim=1)
+        baseline, groups = self.prompts.baseline, inputs["groups"]
         if baseline is None:
-            advantages, returns = spread(rewards, values[:, 0], conversations, gamma=s.gamma, lam=s.lam)
+            advantages, returns = spread(rewards + penalties, values[:, 0], conversations, gamma=s.gamma, lam=s.lam)
         else:
-            advantages = compared(rewards, conversations, inputs["groups"], baseline)
+            advantages = compared(rewards, conversations, groups, baseline)
+            advantages += compared(penalties, conversations, groups, BASELINES["rloo"])
             returns = torch.zeros_like(advantages)
         return advantages[:, None] * mask, returns[:, None] * mask

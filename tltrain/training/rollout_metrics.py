@@ -129,10 +129,11 @@ class RolloutMetrics:
 class ConversationMetrics(RolloutMetrics):
     """The same for whole conversations: an answer of the policy is a sample, and a reward is that of a conversation."""
 
-    OVER_SAMPLES = ("kl", "response_length", "ended")
+    OVER_SAMPLES = ("response_length", "ended")
     PARTS = (*(name for name in RolloutMetrics.PARTS if name != "seconds_prefill"), "seconds_sampling")
     OVER_COUNTS = MappingProxyType(
         {
+            "learned": ("kl",),  # answers in conversations that no failure of the environment ended
             "conversations": ("reward", "turns", *REWARD_PARTS, *ENDS),
             "checked": ("success",),
             "calls": CALL_ERRORS,

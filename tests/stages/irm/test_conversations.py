@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.command_line import Ran
-from tests.support.composition import mistake
+from tests.support.composition import composed, mistake
 from tests.support.small_runs import SMALL, steps, weights
+from tltrain.environments.golden import GoldenCalls
+from tltrain.environments.loop import converse
 from tltrain.evaluation.records import Transcript
+from tltrain.stages import irm_conversations
+from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
 from tltrain.training import reward_function
 
@@ -172,6 +176,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(tltrain, tmp_path, monkeypatch):
 )
 def test_what_does_not_go_together_is_said_at_once(words, said):
     assert said in mistake("stage=irm", *words)
+
+
+@pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
+def test_tasks_that_the_limit_leaves_unsolvable_are_counted(caplog, most, solved):
+    """The golden calls and `finish` have to fit: 54 of these 60 tasks have at most three calls before it."""
+    cfg = composed(*CONVERSING, f"stage.environment={{size: 60, max_turns: {most}}}")
+    held = converse_golden(irm_conversations.world(cfg, None))
+    assert sum(one.outcome["success"] for one in held) == solved
+    said = [record.getMessage() for record in caplog.records if "cannot be solved" in record.getMessage()]
+    assert len(said) == (solved < 60) and all(line.startswith(f"{60 - solved} of the 60 tasks") for line in said)
+
+
+def converse_golden(world):
+    player = GoldenCalls({task.id: golden_calls(task) for task in world.tasks})
+    return converse(world.tasks, world.make, player, world.settings, parallel=60)
 
 
 def test_a_test_split_is_warned_of(caplog, tltrain):
