@@ -22,7 +22,7 @@ CLAIMS = {
     "MAE": {"stage.mae": True, "stage.w_max": None},
     "PKT": {"stage.w_max": 9.0, "weighting.name": "pkt"},
     "IRM": {"stage.algorithm": "ppo", "reward.redundant_missing": -1.0, "stage.kl": 0.3, "stage.temperature": 0.7},
-    "IRM as released": {"stage.do_sample": False, "stage.kl": 0.4, "reward.redundant_missing": 1.0},
+    "IRM as in the released code": {"stage.do_sample": False, "stage.kl": 0.4, "reward.redundant_missing": 1.0},
     "GAE": {"stage.lam": 0.95, "stage.clip": 0.2},
     "RLOO": {"stage.algorithm": "rloo"},
     "GRPO": {"stage.algorithm": "grpo", "stage.loss_mean": "responses"},

@@ -76,9 +76,9 @@ def test_a_prompt_again_leaves_its_last_token_to_be_read():
 
 
 def test_memory_has_a_limit():
-    """30 positions in float32: 2 layers, keys and values, 2 heads of size 8."""
+    """30 positions in float64: 2 layers, keys and values, 2 heads of size 8."""
     model = model_of("llama")
-    bytes_of_one = 2 * 2 * 2 * 8 * 30 * 4
+    bytes_of_one = 2 * 2 * 2 * 8 * 30 * 8
     memory = PrefixCache(most_bytes=2 * bytes_of_one, worth=8)
     prompts = [[token] * 30 for token in (3, 4, 5)]
     answered(model, prompts, 1, 1, memory)

@@ -199,12 +199,12 @@ def test_an_adapter_alone_cannot_be_certified(monkeypatch):
 
 def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
     def imported(name):
-        if name == "fastapi":
+        if name == "fastapi:__name__":
             raise ImportError("cannot import name 'x' from 'starlette'")
 
     monkeypatch.setattr(server, "missing", lambda: [])
     monkeypatch.setattr(server, "find_spec", lambda name: name)
-    monkeypatch.setattr(server, "import_module", imported)
+    monkeypatch.setattr(server.resolver, "resolve", imported)
     assert server.obstacle() == (
         "fastapi is installed and cannot be imported (ImportError: cannot import name 'x' from 'starlette'): "
         "pip install 'tltrain[serve]' --force-reinstall"

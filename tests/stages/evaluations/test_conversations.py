@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.mae_rules import PAPER
 from tltrain.environments.golden import GoldenCalls
+from tltrain.evaluation import transcripts
 from tltrain.formats.tool_errors import error_kind
-from tltrain.stages.evaluations import conversations
 from tltrain.toolworld import environment
 from tltrain.trajectory import Task
 from tltrain.views import tables
@@ -175,4 +175,4 @@ def test_what_an_environment_says_of_itself_is_written_whatever_it_is():
         def __str__(self):
             raise ValueError
 
-    assert json.loads(json.dumps(conversations._json({"a": {1, 2}, "b": Odd(), "c": (1, 2)})))["b"] == "Odd"
+    assert json.loads(json.dumps(transcripts._json({"a": {1, 2}, "b": Odd(), "c": (1, 2)})))["b"] == "Odd"
