@@ -11,6 +11,7 @@ from tests.support.mae_rules import PAPER
 from tltrain.environments.golden import GoldenCalls
 from tltrain.evaluation import transcripts
 from tltrain.formats.tool_errors import error_kind
+from tltrain.stages.evaluations import conversations
 from tltrain.toolworld import environment
 from tltrain.trajectory import Task
 from tltrain.views import tables
