@@ -18,6 +18,8 @@ from tltrain.environments.loop import Conversation, ConversationSettings, conver
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Call
 
+pytestmark = pytest.mark.slow
+
 MODULE = '''
 """Lamps."""
 import json as _json

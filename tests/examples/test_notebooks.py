@@ -14,6 +14,8 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 needs_jupyter = pytest.mark.skipif(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.slow
 
 FOLDER = ROOT / "examples" / "python_tools"
 FILES = (f"benchmark.module={FOLDER}/my_tools.py", f"benchmark.path={FOLDER}/tasks.jsonl")

@@ -14,6 +14,8 @@ from tests.support.composition import composed
 from tltrain.plan import compute, configured, memory, shapes
 from tltrain.plan.memory import Batch, Setup
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "qwen3_0_6b": (596_049_920, "auto", "qwen3"),
     "qwen3_1_7b": (1_720_574_976, "auto", "qwen3"),

@@ -16,6 +16,8 @@ from tests.support.fake_endpoint import completion, message, serving
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL, last_line
 
+pytestmark = pytest.mark.slow
+
 TOOL = {
     "type": "function",
     "function": {

@@ -16,6 +16,8 @@ from tltrain.serving import llama_cpp
 from tltrain.serving.gguf_comparison import Comparison
 from tltrain.stages import export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(run_once):

@@ -10,6 +10,8 @@ import pytest
 from tests.support.small_runs import FEW, SMALL
 from tltrain.models import loading
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=[0o027], ids=oct)
 def umask(request):

@@ -14,6 +14,8 @@ from tltrain.grading import grade, grade_answer
 from tltrain.stages import gate
 from tltrain.trajectory import Call, Sample, Tool
 
+pytestmark = pytest.mark.slow
+
 LOG = ROOT / "examples" / "support_desk" / "conversations.jsonl"
 OWN_LOGS = ("+experiment=own_logs", "data=openai", f"data.path={LOG}", *SMALL)
 QUICK = ("stage.supervised.args.max_steps=1", "stage.max_new_tokens=4")

@@ -27,6 +27,8 @@ from tltrain.training import conversation_reward, pricing
 from tltrain.training.conversation_reward import part_sums
 from tltrain.trajectory import FINISH, Call, Task
 
+pytestmark = pytest.mark.slow
+
 
 def configured(*words: str, matching: str = "strict") -> conversation_reward.Price:
     cfg = composed("stage=irm", "stage.rollout=conversation", "model=tiny", *(words or ("reward=conversation",)))

@@ -9,6 +9,8 @@ from tests.support.page_samples import LEARNED, MESSAGES, SETTINGS, conversation
 from tltrain.views import filters, inspect_page
 from tltrain.views.filters import Filter
 
+pytestmark = pytest.mark.slow
+
 SHOWN = "[...document.querySelectorAll('.item')].filter((one) => one.checkVisibility()).length"
 
 

@@ -18,6 +18,8 @@ from tests.support.toolalpaca_records import API
 from tltrain import config
 from tltrain.entry import words as command_line_words
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("data.path=raw_data.json", "paths.rotbench=FOLDER", "paths.toolalpaca=FOLDER", "paths.tooleyes=FOLDER")
 CASES = {
     "as documented": WORDS,

@@ -15,6 +15,8 @@ from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
 from tltrain.training import reward_function
 
+pytestmark = pytest.mark.slow
+
 CONVERSING = ("stage=irm", "stage.rollout=conversation", "reward=conversation")
 FEW = (
     *("data.size=12", "stage.eval_size=1", "stage.max_new_tokens=6", "stage.args.max_steps=2"),
