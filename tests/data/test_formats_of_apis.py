@@ -160,7 +160,7 @@ def test_when2calls_pairs_are_read():
 
 
 def test_a_pair_without_a_prompt_is_an_error():
-    with pytest.raises(FieldError, match="prompt: expected a text or messages, found no such field"):
+    with pytest.raises(FieldError, match="prompt: expected a text or a list of messages, found no such field"):
         parsed("preference", {"chosen": "Yes.", "rejected": "No."})
 
 

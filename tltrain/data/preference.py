@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from tltrain.data.conversations import trajectory
 from tltrain.data.entries import Entry
-from tltrain.data.openai import entry_of, tools_in_text
-from tltrain.data.reading import expect, shown
+from tltrain.data.openai import tools_in_text
+from tltrain.data.prompt_completion import entries_under
+from tltrain.data.reading import expect
 from tltrain.data.schemas import offered_tools
 from tltrain.data.sharegpt import entries_of
 from tltrain.errors import FieldError
@@ -49,7 +50,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
         pairs = zip(record[chosen], record[rejected], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     if not any(entry.role == "user" for entry in [*before, *answer]):
-        raise FieldError("prompt", "a text or messages", "no such field")
+        raise FieldError("prompt", "a text or a list of messages", "no such field")
     notes[f"records: `{rejected}` is not learned"] += 1
     system = record.get("system")
     stated = [Entry("system", "system", system, system)] if isinstance(system, str) and system else []
@@ -65,12 +66,7 @@ def _entries(
     record: dict[str, Any], key: str, speaker: Literal["user", "assistant"], notes: Counter[str]
 ) -> list[Entry]:
     value = record.get(key)
-    if isinstance(value, str):
-        return [Entry(speaker, key, value, value)]
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise FieldError(key, "a text or messages", "no such field" if key not in record else shown(value))
-    if value and isinstance(value[0], dict) and "from" in value[0]:
+    value = [value] if isinstance(value, dict) else value
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "from" in value[0]:
         return entries_of({key: value}, key, notes)
-    return [entry_of(expect(entry, dict, f"{key}[{i}]"), f"{key}[{i}]", notes) for i, entry in enumerate(value)]
+    return entries_under(record, key, speaker, notes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from tltrain.data.conversations import trajectory
 from tltrain.data.entries import Entry
@@ -30,15 +30,18 @@ def recognise(record: dict[str, Any]) -> str:
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
     """Parse the one trajectory of a record. Raises FieldError."""
     record = expect(record, dict, "record")
-    prompt = [replace(entry, learn=False) for entry in _entries(record, "prompt", "user", notes)]
-    entries = [*prompt, *_entries(record, "completion", "assistant", notes)]
+    prompt = [replace(entry, learn=False) for entry in entries_under(record, "prompt", "user", notes)]
+    entries = [*prompt, *entries_under(record, "completion", "assistant", notes)]
     tools = None if record.get("tools") in (None, "") else offered_tools(record["tools"], "tools", notes)
     if tools is None:
         entries, tools = tools_in_text(entries, notes)
     yield trajectory(record, number, tools, entries, notes, ("prompt", "completion", "tools"))
 
 
-def _entries(record: dict[str, Any], key: str, speaker: Any, notes: Counter[str]) -> list[Entry]:
+def entries_under(
+    record: dict[str, Any], key: str, speaker: Literal["user", "assistant"], notes: Counter[str]
+) -> list[Entry]:
+    """Return the entries of a field: messages, one message, or a text of `speaker`. Raises FieldError."""
     value = record.get(key)
     if isinstance(value, str):
         return [Entry(speaker, key, value, value)]

@@ -6,7 +6,9 @@ next call, reads it, and passes it on; a model's text gets no further than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 from tltrain.trajectory import Call, Task, Turn
@@ -37,3 +39,23 @@ class Environment(Protocol):
     def close(self) -> None:
         """Release processes and files."""
         ...
+
+
+class Prepared(ABC):
+    """Environments that need something read, started or checked once, before the first of them."""
+
+    @abstractmethod
+    def make(self) -> Callable[[], Environment]:
+        """Return what makes an environment. Raises TltrainError if none can be made."""
+
+    @cached_property
+    def _made(self) -> Callable[[], Environment]:
+        return self.make()
+
+    def prepare(self) -> None:
+        """Do now what the first environment would do."""
+        self._made  # noqa: B018 (made once, here)
+
+    def environment(self) -> Environment:
+        """Return a new environment."""
+        return self._made()

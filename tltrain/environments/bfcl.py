@@ -24,7 +24,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from typing import Any
 from tltrain.config import BfclConversations
 from tltrain.data import bfcl
 from tltrain.data.reading import expect, expect_choice, expect_tools, member, optional, read_file, records
-from tltrain.environments import Environment
+from tltrain.environments import Environment, Prepared
 from tltrain.environments.bfcl_process import Simulators
 from tltrain.environments.bfcl_worker import MODULES
 from tltrain.errors import FieldError, TltrainError
@@ -145,7 +145,7 @@ def golden_calls(benchmark: BfclConversations, task: Task) -> tuple[tuple[Call, 
     return _sets(benchmark)[task.meta["category"]][task.id].golden
 
 
-class BfclTasks:
+class BfclTasks(Prepared):
     """The conversations of `benchmark.categories`, for `tltrain.environments.registry`."""
 
     def __init__(self, benchmark: BfclConversations) -> None:
@@ -155,17 +155,9 @@ class BfclTasks:
         """Return the tasks; see `tasks`."""
         return tasks(self.benchmark, seed)
 
-    @cached_property
-    def _make(self) -> Callable[[], Environment]:
+    def make(self) -> Callable[[], Environment]:
+        """Return what makes an environment; see `make`."""
         return make(self.benchmark)
-
-    def prepare(self) -> None:
-        """Read the files and start the simulators."""
-        self._make  # noqa: B018 (made once, here)
-
-    def environment(self) -> Environment:
-        """Return a new environment."""
-        return self._make()
 
     def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
         """Return the golden calls of each turn of a task."""

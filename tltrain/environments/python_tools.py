@@ -26,13 +26,13 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tltrain.config import PythonToolsConversations
 from tltrain.data.reading import expect, member, optional, read_file, rest, shown
-from tltrain.environments import Environment, python_module
+from tltrain.environments import Environment, Prepared, python_module
 from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
 from tltrain.environments.sandbox_library import readable
 from tltrain.environments.sandbox_machine import tool_user
@@ -138,7 +138,7 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
     return lambda: PythonTools(toolbox, session)
 
 
-class PythonToolsTasks:
+class PythonToolsTasks(Prepared):
     """The conversations with a user's Python tools, for `tltrain.environments.registry`."""
 
     def __init__(self, benchmark: PythonToolsConversations) -> None:
@@ -148,17 +148,9 @@ class PythonToolsTasks:
         """Return the tasks; see `tasks`."""
         return tasks(self.benchmark, seed)
 
-    @cached_property
-    def _make(self) -> Callable[[], Environment]:
+    def make(self) -> Callable[[], Environment]:
+        """Return what makes an environment; see `make`."""
         return make(self.benchmark)
-
-    def prepare(self) -> None:
-        """Load the module once, as it will be loaded for conversations."""
-        self._make  # noqa: B018 (made once, here)
-
-    def environment(self) -> Environment:
-        """Return a new environment."""
-        return self._make()
 
     def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
         """Return the golden calls of a task; see `golden_calls`."""

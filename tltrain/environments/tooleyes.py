@@ -27,14 +27,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tltrain.config import ToolEyesConversations
 from tltrain.data import nearby
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
-from tltrain.environments import Environment
+from tltrain.environments import Environment, Prepared
 from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
 from tltrain.environments.sandbox_library import readable
 from tltrain.environments.sandbox_machine import tool_user
@@ -233,7 +232,7 @@ def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
     return lambda: ToolEyes(by_id, session, user, complained)
 
 
-class ToolEyesTasks:
+class ToolEyesTasks(Prepared):
     """The conversations of ToolEyes, for `tltrain.environments.registry`."""
 
     def __init__(self, benchmark: ToolEyesConversations) -> None:
@@ -243,17 +242,9 @@ class ToolEyesTasks:
         """Return the tasks; see `tasks`."""
         return tasks(self.benchmark, seed)
 
-    @cached_property
-    def _make(self) -> Callable[[], Environment]:
+    def make(self) -> Callable[[], Environment]:
+        """Return what makes an environment; see `make`."""
         return make(self.benchmark)
-
-    def prepare(self) -> None:
-        """Check the library, the user and the machine."""
-        self._make  # noqa: B018 (made once, here)
-
-    def environment(self) -> Environment:
-        """Return a new environment."""
-        return self._make()
 
     def isolation(self) -> Isolation:
         """Return this machine's isolation of the tools; see `isolated`."""

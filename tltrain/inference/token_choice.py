@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -93,15 +94,8 @@ class DrawnTokens(TokenChoice):
     they are computed, [B] each on their device, so that recording does not wait for it.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        offered: Offered | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(samples, offered, temperature, seed, names)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self._steps: list[tuple[list[int], list[int], torch.Tensor]] = []
 
     def __call__(self, numbers: Sequence[int], answers: Sequence[Sequence[int]], scores: torch.Tensor) -> torch.Tensor:
