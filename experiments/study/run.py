@@ -1,6 +1,6 @@
-"""Run the study row by row, one job at a time; skip what stands, go on with what was interrupted.
+"""Run the study row by row, one job at a time; skip what is done, continue what was interrupted.
 
-    experiments/study/run.sh --list               what stands, what is next, estimated hours
+    experiments/study/run.sh --list               what is done, what is next, estimated hours
     experiments/study/run.sh --seal               write protocol.sha256, before the first row
     experiments/study/run.sh --tune               choose rates, clipping, KL and rollout size on validation tools
     experiments/study/run.sh                      every row that is missing, in the plan's order
@@ -10,7 +10,7 @@
 
 A row is one run of `stage=pipeline` with an experiment of conf/ (and one for each extra evaluation), in a folder of its
 own under --work, with the study's own cache of stages: a stage that an earlier row made is not made again, and an
-interrupted training goes on from its checkpoint. Then `rows/ARM-SEED.jsonl.gz` is written.
+interrupted training run continues from its checkpoint. Then `rows/ARM-SEED.jsonl.gz` is written.
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="experiments/study/run.sh", description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--list", action="store_true", help="what stands, what is next, estimated hours")
+    what.add_argument("--list", action="store_true", help="what is done, what is next, estimated hours")
     what.add_argument("--seal", action="store_true", help="write protocol.sha256, before the first row")
     what.add_argument("--tune", action="store_true", help="choose settings on validation tools, write tuned.yaml")
     parser.add_argument("--arm", action="append", default=[], help="this arm alone (may be repeated)")

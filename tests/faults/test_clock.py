@@ -113,6 +113,6 @@ def test_a_jump_between_a_run_and_its_repetition_changes_nothing(tmp_path, stead
     end(process, tmp_path, status=-signal.SIGKILL)
     clock.date(tmp_path, -days * DAY)
     said = end(start(tmp_path, *stage_recipes.words_of(name), before=partial(clock.shifted, days * DAY)), tmp_path)
-    assert "going on from" in said
+    assert "continuing from" in said
     check(tmp_path, steady(name))
     figures("The clock jumps", run=name, days=days, when="before the repetition", differed=0)

@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tltrain, home, stopped, damage
     do(newest / name)
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
     assert f"{newest} is not used: {name} has changed since it was written" in ran.err
-    assert f"going on from {stopped / 'checkpoints' / 'checkpoint-3'}" in ran.err
+    assert f"continuing from {stopped / 'checkpoints' / 'checkpoint-3'}" in ran.err
     assert same(stopped.parent, home / "whole") == []
 
 
@@ -116,7 +116,7 @@ def test_without_a_whole_checkpoint_it_begins_anew(tltrain, home, stopped):
 
 def test_an_undamaged_one_is_gone_on_from(tltrain, home, stopped):
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
-    assert f"going on from {stopped / 'checkpoints' / 'checkpoint-4'}" in ran.err and "not used" not in ran.err
+    assert f"continuing from {stopped / 'checkpoints' / 'checkpoint-4'}" in ran.err and "not used" not in ran.err
     assert same(stopped.parent, home / "whole") == []
     assert not (stopped / "checkpoints").exists()
 

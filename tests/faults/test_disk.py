@@ -62,7 +62,7 @@ def test_a_checkpoint_that_finds_no_room(tltrain, monkeypatch, words, tmp_path):
     assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     monkeypatch.setattr(checkpoints, "mark_complete", mark_complete)
     ran = tltrain(*words, *SMALL, "stage.resume=true", folder=folder)
-    assert f"going on from {folder / 'checkpoints' / 'checkpoint-2'}" in ran.err
+    assert f"continuing from {folder / 'checkpoints' / 'checkpoint-2'}" in ran.err
     for name in ("model/model.safetensors", "model/tokenizer.json"):
         assert (ran.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 

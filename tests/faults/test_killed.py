@@ -81,7 +81,7 @@ def killed_and_repeated(reference: Whole, home: Path, moment: Moment) -> tuple[s
     assert process.exitcode == KILLED
     before = (home / "said").read_text() if (home / "said").is_file() else ""
     said = end(start(home, *reference.words), home).removeprefix(before)
-    went_on = "going on from" in said or "is there already" in said or "has ended already" in said
+    went_on = "continuing from" in said or "is there already" in said or "has ended already" in said
     return at, went_on, same(home, reference.home)
 
 

@@ -158,7 +158,7 @@ def test_a_fault_ends_in_one_line_and_the_run_goes_on(tltrain, tmp_path, monkeyp
     assert (folder / "error.txt").read_text() == line + "\n" and not (folder / "metrics.json").exists()
     kept = step_of(last_checkpoint(folder / "checkpoints"))
     assert kept == 2
-    assert f"going on from {second.parent}" in tltrain(*asked, folder=folder).err
+    assert f"continuing from {second.parent}" in tltrain(*asked, folder=folder).err
     different = same(tmp_path, whole(algorithm))
     figures("Faults while reinforcing", run=algorithm, what=fault, kept=f"step {kept}", differed=len(different))
     assert different == []

@@ -85,7 +85,7 @@ def test_two_pipelines_one_of_them_killed(tmp_path, figures):
         end(start(place / "killed", *words(*asked["killed"])), place / "killed")
         for name, which in asked.items():
             text = (place / name / "said").read_text(errors="replace")
-            counts["went on"] += text.count("going on from")  # from a checkpoint that either pipeline had left
+            counts["went on"] += text.count("continuing from")  # from a checkpoint that either pipeline had left
             wrong += [f"{name} {which}: {text[-2000:]}" for word in ("Traceback", "is built again") if word in text]
             found, want = left(place / name), expected[which]
             wrong += [f"{name} {which}: {one}" for one in found.keys() | want.keys() if found.get(one) != want.get(one)]

@@ -174,7 +174,7 @@ def test_a_training_saves_and_goes_on(tmp_path, kind, figures):
     assert line.startswith("stopped by SIGTERM: ") and line.endswith("(exit status 143)")
     assert f"checkpoints/{found.name} is saved, and the same command with stage.resume=true continues from it" in line
     assert not (home / "run" / "error.txt").exists() and not (home / "run" / "metrics.json").exists()
-    assert f"going on from run/checkpoints/{found.name}" in _unabsolute(end(start(home, *words), home), home)
+    assert f"continuing from run/checkpoints/{found.name}" in _unabsolute(end(start(home, *words), home), home)
     assert same(home, tmp_path / "whole") == []
     figures("SIGTERM while training", run=kind, seconds=f"{seconds:.1f}", status=143, differed=0)
 
@@ -193,7 +193,7 @@ def test_a_pipeline_goes_on_within_its_stage(tmp_path):
     assert "is saved, and the same command continues from it (exit status 143)" in said
     (complete,) = (home / "cache" / "stages").glob(f"*/checkpoints/*/{COMPLETE}")
     assert not (complete.parents[2] / "entry.json").exists()
-    assert "going on from" in end(start(home, *words), home)
+    assert "continuing from" in end(start(home, *words), home)
     assert same(home, tmp_path / "whole") == []
 
 
@@ -330,7 +330,7 @@ def test_two_processes_save_together(tmp_path, engine):
     )
     named = [other, "stage.resume=false", f"stage.args.resume_from_checkpoint={found}"]
     again = subprocess.run([*command, *named], **how, timeout=300)
-    assert again.returncode == 0 and f"going on from {found}" in again.stdout, again.stdout
+    assert again.returncode == 0 and f"continuing from {found}" in again.stdout, again.stdout
 
 
 def test_the_recipes_are_runs_that_can_be_resumed():

@@ -149,7 +149,7 @@ def test_the_finding_counts_what_the_table_marks():
     marked = sum(bool(cell.strong) for row in grid.ablation(made, found).rows for cell in row)
     assert marked == 3
     said = wording.finding(made, found)
-    assert said.endswith("1 is for the better and 2 for the worse by more than chance, in 2 of 2 other rows.")
+    assert said.endswith("3 are more than chance: 1 for the better and 2 for the worse, in 2 of 2 other rows.")
     only_ts = wording.finding(small(base, better_ts), numbers.derive(small(base, better_ts)))
     assert only_ts.startswith("x gains most over base: TS on set goes from 50.0 to 100.0 %")
 

@@ -260,7 +260,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tltrain, server, tmp_path):
     )
     ran = tltrain(*words, status=1)
     line = ran.err.splitlines()[-1]
-    kept = f"5 of 12 answers are kept in {tmp_path / 'cache' / 'endpoint'}, the same command goes on from there"
+    kept = f"5 of 12 answers are kept in {tmp_path / 'cache' / 'endpoint'}; the same command continues from there"
     assert line.startswith(f"{server.url}, sample {SAMPLES[5].id}: ") and line.endswith(kept)
     assert not (ran.folder / "metrics.json").exists()
 

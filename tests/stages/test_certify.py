@@ -122,9 +122,7 @@ def test_without_the_packages_a_line_says_so_and_the_training_succeeds(tltrain, 
 def test_an_adapter_alone_is_not_served(tltrain, ended, asked):
     (ended / "model" / "config.json").unlink()
     ran = tltrain(*RESUMED, "certify=2", folder=ended)
-    assert (
-        "holds an adapter alone, which `transformers serve` does not load: model.lora.merge=true" in ran.out + ran.err
-    )
+    assert "holds only an adapter, which `transformers serve` does not load: model.lora.merge=true" in ran.out + ran.err
     assert asked == []
 
 
@@ -193,7 +191,8 @@ def test_a_certificate_that_is_asked_for_is_refused_before_the_training(words, m
 def test_an_adapter_alone_cannot_be_certified(monkeypatch):
     monkeypatch.setattr(server, "obstacle", lambda: None)
     cfg = composed("stage=sft", "certify=3", "model.lora.r=2", "model.lora.merge=false")
-    with pytest.raises(TltrainError, match=r"certify=3: an adapter alone is not served: model.lora.merge=true, or"):
+    line = r"certify=3: an adapter without its base model is not served: model.lora.merge=true, or"
+    with pytest.raises(TltrainError, match=line):
         checks.check_places(cfg)
 
 

@@ -360,7 +360,9 @@ def test_queries_the_model_was_trained_on_are_scored_apart(tltrain, trained, tmp
     ran = tltrain("stage=eval", *SHORT, f"model.path={model}")
     by_seen = ran.metrics["details"]["toolworld"]["scoring"]["fixed"]["by_seen"]
     assert {key: value["ts"]["n"] for key, value in by_seen.items()} == {"seen": 1, "unseen": 3}
-    assert [line["meta"]["seen"] for line in ran.lines("predictions.jsonl")] == [False, True, False, False]
+    lines = ran.lines("predictions.jsonl")
+    assert [line["meta"]["seen"] for line in lines] == [False, True, False, False]
+    assert lines[1]["meta"]["query"] == second.query
     trained_on = json.loads((trained["pkt"].folder / "model" / "trained_on.json").read_text())
     assert len(trained_on) == 11
 

@@ -43,8 +43,9 @@ def read(*records, numbers=None) -> Reader:
 def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
     page = read(record(), record(id="t2"), numbers={"DE": "33.3 [0, 50]"})
     assert not page.open
-    for said in ("33.3 [0, 50]", "1. t1", "2. t2", "Where is it?", "look(at='x')", "dunno", "1 tools on offer"):
+    for said in ("33.3 [0, 50]", "1. t1", "2. t2", "Where is it?", "look(at='x')", "dunno", "1 tool on offer"):
         assert said in page.text
+    assert "DE: documentation errors" in page.text and "CE: calling errors" not in page.text
     for said in (
         "look(at, how?)",
         "not a call: no `(`",

@@ -165,8 +165,8 @@ class ConversationReward(Reward):
     correct: float = key(0.1, "on the golden path: the next golden call", least=0, most=100)
     missing_call: float = key(
         -0.25,
-        "each call by which a turn of the user ends before as many were made as there are golden calls; no price of a "
-        "call may be lower, else giving up avoids it",
+        "each golden call that was not even tried when a turn of the user ends; no price of a call may be lower, or "
+        "else giving up avoids it",
         least=-100,
         most=0,
     )

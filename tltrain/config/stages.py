@@ -339,16 +339,16 @@ class ChatStage:
     )
     instructions: str = key("", "what the model is told before the conversation, besides the tools")
     history: Optional[str] = key(None, "file of a conversation to continue, such as chat.jsonl of an earlier run")
-    max_turns: int = key(10, "most calls for one message of yours", least=1, most=10_000)
-    max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
-    max_new_tokens: int = key(512, "longest generated answer in tokens", least=1, most=TOKENS)
+    max_turns: int = key(10, "maximum number of calls for one message of yours", least=1, most=10_000)
+    max_output: int = key(4000, "maximum number of characters of a tool's answer in the history", least=1)
+    max_new_tokens: int = key(512, "maximum length of a generated answer in tokens", least=1, most=TOKENS)
     names: Names = key(Names.free, NAMES)
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
     temperature: float = key(0.0, "sampling temperature; 0: greedy decoding", least=0, most=100)
     rule: Rule = key(Rule.strict, COUNTED)
     isolation: IsolationLevel = key(
         IsolationLevel.auto,
-        "the least isolation that the functions of a Python file may run with; auto: landlock; process: none",
+        "minimum isolation of the functions of a Python file; auto: landlock; process: none",
     )
     network: bool = key(False, "let the functions of a Python file reach the network")
     time_limit: float = key(10.0, "time limit of a function in seconds", least=0.1, most=86_400)
@@ -391,8 +391,8 @@ class PipelineStage:
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
     continued: Any = key(
         {},
-        "arguments of a further supervised training of the same kind, such as {max_steps: 80}, where irm=false: what "
-        "IRM is compared with; empty: none",
+        "arguments of a further supervised training run of the same kind, such as {max_steps: 80}, with which IRM is "
+        "compared; only if irm=false; empty: none",
         library="trl.SFTConfig",
     )
     rule: MaeRule = key(MaeRule.paper, RULE)
@@ -414,38 +414,50 @@ class PipelineStage:
 @dataclass
 class GateStage:
     name: str = key("gate", NAME)
-    rule: MaeRule = key(MaeRule.strict, f"{COUNTED}: what MAE leaves out, and which logged calls are no golden ones")
-    holdout: float = key(0.25, "share of the conversations to ask about and not to train on", above=0, below=1)
+    rule: MaeRule = key(MaeRule.strict, f"{COUNTED}: what MAE leaves out, and which logged calls are not golden")
+    holdout: float = key(
+        0.25, "share of the conversations that are held out: asked about and not trained on", above=0, below=1
+    )
     customer: Optional[str] = key(
-        None, "field of the records that names the customer, all of whose conversations stay together; a.b reaches in"
+        None,
+        "field of the records that names the customer, whose conversations all stay on one side; a.b: a nested field",
     )
     time: Optional[str] = key(
-        None, "field of the records with the time of a conversation; the latest are held out; null: a draw by seed"
+        None, "field of the records with the time of a conversation; the latest are held out; null: drawn by seed"
     )
     current: Optional[str] = key(
         None,
-        "model in service, which the new one has to surpass: a model folder or hub id, or endpoint, which source= "
-        "describes; null: the base model",
+        "model in service, which the new one has to beat: a model folder or hub id, or endpoint, the server that "
+        "source= describes; null: the base model",
     )
-    new: Optional[str] = key(None, "model folder to judge, which is then not trained here; null: train it")
-    sft: bool = key(True, "train and compare a model with standard SFT on all logged calls, too")
+    new: Optional[str] = key(None, "folder of an existing model to judge; null: train the new model")
+    sft: bool = key(True, "also train a model with standard SFT on all logged calls, and compare with it")
     irm: bool = key(False, "continue the new model's training with reinforcement learning (IRM)")
     w_max: float = key(9.0, "largest weight of a key token of the new model", least=1, most=1_000_000)
-    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace(", where w_max is given", ""))
-    metric: Level = key(Level.cf, "what decides; ts: the right tool; pi: and the right parameters; cf: and values")
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace(", if w_max is set", ""))
+    metric: Level = key(
+        Level.cf, "metric that decides; ts: the right tool; pi: also the right parameters; cf: also the right values"
+    )
     threshold: float = key(
         0.0,
-        "points of percent by which the new model has to be better; below 0: by which it may be worse",
+        "percentage points by which the new model has to be better; below 0: by which it may be worse",
         least=-100,
         most=100,
     )
     certain: bool = key(
         True,
-        "pass only where the difference is above the threshold beyond chance; false: where it is above it as measured",
+        "pass only if the difference exceeds the threshold beyond chance; false: if the measured difference does",
     )
-    flips: int = key(20, "most questions shown of those that only one of the two models answers rightly", least=0)
+    flips: int = key(
+        20,
+        "maximum number of questions shown that only one of the two models answers correctly, for each of the two",
+        least=0,
+    )
     max_new_tokens: Optional[int] = key(
-        None, "longest answer in tokens; null: the longest golden call and a quarter more", least=1, most=TOKENS
+        None,
+        "maximum length of an answer in tokens; null: the longest golden call plus a quarter",
+        least=1,
+        most=TOKENS,
     )
     supervised: Any = key(MISSING, SUPERVISED, schema=SupervisedStage)
     rl: Any = key(MISSING, RL, schema=IrmStage)

@@ -84,7 +84,7 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "They are not learned; data.learn_replies=true learns them.",
         "messages",
     ),
-    "marked": ("calls and words that the data marks as history", "They are not learned: so the data says.", "calls"),
+    "marked": ("calls and words that the data marks as history", "They are not learned, as the data says.", "calls"),
     "nothing_learned": (
         "conversations of which nothing is learned (stage.rule=strict)",
         "They are read and not trained on.",

@@ -57,7 +57,7 @@ def _check_certifiable(cfg: DictConfig) -> None:
     """Raise a TltrainError where a training that is asked for a certificate would leave what cannot be served here."""
     why = resolve("tltrain.serving.server:obstacle")()
     if why is None and cfg.model.lora.r and not cfg.model.lora.merge:
-        why = "an adapter alone is not served: model.lora.merge=true"
+        why = "an adapter without its base model is not served: model.lora.merge=true"
     if why is not None:
         raise TltrainError(f"certify={cfg.certify}: {why}, or leave certify out and serve the model elsewhere")
 

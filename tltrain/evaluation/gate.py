@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """New minus reference in one metric, in points of percent, over the same questions.
+    """New minus reference in one metric, in percentage points, over the same questions.
 
     Attributes:
         difference: with its 95 % interval; `n` is the number of questions. p: two-sided, of no difference from the
@@ -76,7 +76,7 @@ def compare(
 
     Args:
         reference, new: [N] results from 0 to 1. clusters: [N] the conversation of each question.
-        threshold: points of percent by which the new model has to be better.
+        threshold: percentage points by which the new model has to be better.
 
     Raises:
         TltrainError: there are no questions, or not as many results of both.

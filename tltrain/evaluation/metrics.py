@@ -28,7 +28,7 @@ METRICS = {
         MetricInfo(
             "ce",
             "CE",
-            "calling errors: calls that the tool answered with an error (toolworld knows, else a rule)",
+            "calling errors: calls that the tool answered with an error (toolworld says so, elsewhere a rule)",
             True,
         ),
         MetricInfo("va", "VA", "valid answers: conversations that end in a valid answer"),

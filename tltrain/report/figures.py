@@ -24,7 +24,7 @@ CURVES = {
     "train/loss": ("Training loss", "nats per target token"),
     "train/key_token_loss": ("Loss on key tokens", "nats per key token"),
     "irm/reward": ("Reward in IRM", "mean reward of sampled calls"),
-    "irm/kl": ("KL to the reference model in IRM", "nats per token"),
+    "irm/kl": ("KL to the reference model in IRM, per response (RLOO, GRPO: per token)", "nats"),
 }
 ROBUSTNESS = ("clean", "slight", "medium", "heavy", "union")
 

@@ -116,9 +116,9 @@ def _with_differences(sweep: Sweep, numbers: Numbers, baseline: int, real: Mappi
     return (
         f"{sweep.rows[row].label} {verb} {sweep.baseline}: {METRICS[level].name} on {set_name(name)} goes from "
         f"{base.mean:.1f} to {base.mean + found.value:.1f} % ({signed(found.value)} points, 95 % interval "
-        f"{interval(found)}). Of {plural(len(numbers.comparisons), 'difference')} in the table, {above or 'none'} "
-        f"{'is' if above == 1 else 'are'} for the better and {len(real) - above or 'none'} for the worse by more than "
-        f"chance, in {rows} of {plural(others, 'other row')}."
+        f"{interval(found)}). Of {plural(len(numbers.comparisons), 'difference')} in the table, {len(real)} "
+        f"{'is' if len(real) == 1 else 'are'} more than chance: {above or 'none'} for the better and "
+        f"{len(real) - above or 'none'} for the worse, in {rows} of {plural(others, 'other row')}."
     )
 
 

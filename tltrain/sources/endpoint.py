@@ -313,7 +313,7 @@ class Endpoint:
         if not self.settings.cache:
             return "no answer is kept (source.cache=false)"
         kept = sum(responses.get(key, TOO_LONG) is not TOO_LONG for key in keys)
-        return f"{kept} of {len(keys)} answers are kept in {self.folder}, the same command goes on from there"
+        return f"{kept} of {len(keys)} answers are kept in {self.folder}; the same command continues from there"
 
     # --- messages ----------------------------------------------------------------------------------------------------
 

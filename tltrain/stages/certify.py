@@ -90,7 +90,7 @@ def obstacle(model: Path) -> str | None:
     if (why := server.obstacle()) is not None:
         return f"{why}, then stage=certify model.path={model}"
     if not (model / "config.json").is_file():
-        return f"{model} holds an adapter alone, which `transformers serve` does not load: model.lora.merge=true"
+        return f"{model} holds only an adapter, which `transformers serve` does not load: model.lora.merge=true"
     return None
 
 

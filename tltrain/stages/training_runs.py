@@ -198,7 +198,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, leftovers: Iterable[str]
     if cfg.stage.resume:
         found = distributed.share(resumable_checkpoint(checkpoints) if distributed.leads() else None)
         if found is not None:
-            log.info("going on from %s", found)
+            log.info("continuing from %s", found)
             return found
         log.info(
             "stage.resume=true: there is no complete checkpoint in %s, so training starts from scratch", checkpoints
@@ -206,7 +206,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, leftovers: Iterable[str]
     given = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if distributed.leads():
         if given:
-            log.info("going on from %s", given)
+            log.info("continuing from %s", given)
         if not (given and Path(given).resolve().is_relative_to(checkpoints.resolve())):
             for name in leftovers:
                 (folder / name).unlink(missing_ok=True)

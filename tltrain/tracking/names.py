@@ -7,7 +7,8 @@ train/*             stage=sft, pkt        over train/global_step (optimizer step
 held_out/*          stage=sft, pkt        over train/global_step: loss key_token_loss other_token_loss mean_weight
                                           key_token_share of the held-out trajectories
 irm/*               stage=irm             over irm/step (optimizer steps)
-    reward kl kl_coefficient entropy      means over sampled calls; kl in nats per response
+    reward kl kl_coefficient entropy      means over sampled calls; kl in nats per response, of
+                                          RLOO and GRPO for single calls TRL's mean per token
     grade/OUTCOME                         share of sampled calls: cut format_error words_before_call missing_call
                                           tool_hallucination wrong_tool parameters wrong_value correct
                                           called_anyway abstained

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.evaluation.records import Transcript, TranscriptCall, TranscriptMessage
 from tltrain.trajectory import Tool
 from tltrain.views import filters
 from tltrain.views.filters import Filter
 from tltrain.views.html_page import END, block, head, line
+from tltrain.views.inspect_page import plural
 
 MOST_TOOLS = 60
 """Maximum number of tools that the page documents per conversation."""
@@ -57,7 +59,7 @@ def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, st
     yield head(title, STYLE + filters.STYLE + filters.rules(offered))
     yield '<dl id="top">'
     yield from (f"<div><dt>{line(name)}</dt><dd>{line(number)}</dd></div>" for name, number in numbers.items())
-    yield f"</dl>\n{_about(transcripts, shown)}{filters.form(offered, len(shown))}"
+    yield f"</dl>\n{_meanings(numbers)}{_about(transcripts, shown)}{filters.form(offered, len(shown))}"
     yield '<main class="items">\n'
     unfold = " open" if len(shown) <= filters.OPEN else ""
     for item, (number, text) in enumerate(shown.items()):
@@ -120,6 +122,13 @@ def _shown(transcripts: Sequence[Transcript]) -> tuple[dict[int, str], list[Filt
     return {number: texts[number] for number in order}, filters.useful(offered)
 
 
+def _meanings(numbers: Mapping[str, str]) -> str:
+    """Return what the abbreviated metrics among the numbers mean (`DE, % of calls` is that of `DE`)."""
+    names = {name.partition(",")[0] for name in numbers}
+    found = [f"{one.name}: {one.meaning}." for one in METRICS.values() if one.name in names and one.name.isupper()]
+    return f'<p class="about">{line(" ".join(found), 1000)}</p>\n' if found else ""
+
+
 def _about(transcripts: Sequence[Transcript], shown: Mapping[int, str]) -> str:
     """Return how many conversations failed, how they are ordered, and how many are not on the page."""
     bad = sum(map(failed, transcripts))
@@ -133,7 +142,7 @@ def _about(transcripts: Sequence[Transcript], shown: Mapping[int, str]) -> str:
         said += "; transcripts.jsonl has all."
     if len(shown) > filters.OPEN:
         said += " Your browser’s search finds text in folded conversations too."
-    return f'<p class="about">{said} A number is a line of transcripts.jsonl.</p>\n'
+    return f'<p class="about">{said} The number of a conversation is its line in transcripts.jsonl.</p>\n'
 
 
 def _summary(number: int, transcript: Transcript) -> str:
@@ -164,7 +173,7 @@ def _conversation(number: int, transcript: Transcript) -> Iterator[str]:
     """Yield the folded content of a conversation; a link to it unfolds it, since its target is inside."""
     scenario = transcript.meta.get("scenario")
     about = [
-        f"{len(transcript.calls)} calls",
+        plural(len(transcript.calls), "call"),
         f"ended: {transcript.ended}",
         *([f"scenario: {scenario}"] if scenario else []),
     ]
@@ -189,7 +198,8 @@ def _tools(tools: Sequence[Tool], instructions: str) -> str:
     if len(tools) > MOST_TOOLS:
         items.append(f'<li class="quiet">and {len(tools) - MOST_TOOLS} more</li>')
     said = block(instructions) if instructions else ""
-    return f"<details><summary>{len(tools)} tools on offer</summary>{said}<ul>{''.join(items)}</ul></details>\n"
+    offer = f"<summary>{plural(len(tools), 'tool')} on offer</summary>"
+    return f"<details>{offer}{said}<ul>{''.join(items)}</ul></details>\n"
 
 
 def _signature(tool: Tool) -> str:

@@ -83,7 +83,7 @@ def test_a_conjunction_needs_both_and_what_was_not_run_is_not_shown(tmp_path):
     assert found["all"]["measures"]["mean"]["p"] == 0
     assert (found["irm"]["p"], found["irm"]["verdict"]) == (1, "descriptive: 0 of 5 seeds")
     lines = analyze.findings(summary_of(folder), STUDY)
-    assert "- **IRM**: no row stands yet." in lines and len(lines) == 6
+    assert "- **IRM**: no row has been run yet." in lines and len(lines) == 6
 
 
 def test_rows_of_two_protocols_or_of_a_dry_run_beside_others_are_refused(tmp_path):

@@ -145,7 +145,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tltrain, tmp_path, monkeypatch):
     tltrain(*words, folder=folder, status=130)
     monkeypatch.undo()
     resumed = tltrain(*words, "stage.resume=true", folder=folder)
-    assert "going on from" in (folder / "tltrain.log").read_text()
+    assert "continuing from" in (folder / "tltrain.log").read_text()
     assert weights(resumed) == weights(whole)
     for name in ("samples.jsonl", "transcripts.jsonl", "transcripts.html"):
         assert (folder / name).read_bytes().replace(b"stopped", b"") == (whole.folder / name).read_bytes().replace(

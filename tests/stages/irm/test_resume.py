@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     assert any(row["step"] == 3 for row in stopped.lines("samples.jsonl"))
     stop_at(None)
     resumed = tltrain(*words, "stage.resume=true", folder=folder)
-    assert f"going on from {folder / 'checkpoints' / 'checkpoint-2'}" in (folder / "tltrain.log").read_text()
+    assert f"continuing from {folder / 'checkpoints' / 'checkpoint-2'}" in (folder / "tltrain.log").read_text()
     assert_same(resumed.folder, whole.folder)
 
 
@@ -173,7 +173,7 @@ def test_a_run_killed_between_steps_goes_on(whole, tmp_path, models_cache):
     process.kill()
     end(process, tmp_path, -signal.SIGKILL)
     assert not (tmp_path / "run" / "metrics.json").exists()
-    assert "going on from" in end(start(tmp_path, models_cache, "stage.resume=true"), tmp_path)
+    assert "continuing from" in end(start(tmp_path, models_cache, "stage.resume=true"), tmp_path)
     assert_same(tmp_path / "run", whole)
 
 
@@ -183,5 +183,5 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(w
     checkpoints = tmp_path / "run" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-3"}
     said = end(start(tmp_path, models_cache, "stage.resume=true"), tmp_path)
-    assert f"going on from {checkpoints / 'checkpoint-2'}" in said
+    assert f"continuing from {checkpoints / 'checkpoint-2'}" in said
     assert_same(tmp_path / "run", whole)

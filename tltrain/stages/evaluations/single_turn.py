@@ -92,6 +92,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     some_abstain = any(sample.abstain for sample in samples)
     graded: dict[str, tuple[list[Sample], Sequence[Grade | AnswerGrade]]] = {}
     for name, members in sets.items():
+        members = [replace(s, meta={**s.meta, "query": s.query}) for s in members]  # which the report shows
         members, seen_by = mark_seen(members, answers.model)
         here = slice(len(predictions), len(predictions) + len(members))
         texts, endings = answers.texts[here], answers.finish_reasons[here] or [""] * len(members)
