@@ -110,11 +110,12 @@ class Screen:
                 kind = error_kind(message.text, self.rule)
                 self._print(f"  -> {plain(message.text)}", "red" if kind else "dim")
 
-    def summary(self, metrics: Mapping[str, Any], file: Path) -> None:
-        """Show a summary of the chat."""
+    def summary(self, metrics: Mapping[str, Any], file: Path | None) -> None:
+        """Show a summary of the chat and where it was saved; None: nothing was said, so there is no file."""
         counts = (plural(metrics["messages"], "message"), plural(metrics["calls"], "call"))
         wrong = f"{metrics['de']} not as documented, {metrics['ce']} answered with an error"
-        self.note(f"{', '.join(counts)}, {wrong}. Saved to {file}")
+        saved = "Nothing was said, so nothing was saved." if file is None else f"Saved to {file}"
+        self.note(f"{', '.join(counts)}, {wrong}. {saved}")
 
     def note(self, text: str) -> None:
         """Show a line from the program itself."""
