@@ -215,10 +215,9 @@ def execute(command: Command) -> None:
     if command.finished():
         print(f"[{command.step}] done before: {line}", flush=True)
         return
-    again = command.ended is not None and command.ended.is_file()
-    print(
-        f"[{command.step}] {'again, since the last result is of another command: ' if again else ''}{line}", flush=True
-    )
+    stale = command.ended is not None and command.ended.is_file()
+    why = "again, since the last result is of another command: " if stale else ""
+    print(f"[{command.step}] {why}{line}", flush=True)
     if status := subprocess.run([sys.executable, "-m", "tltrain", *command.words], cwd=ROOT).returncode:
         raise TltrainError(f"exit status {status} of: {line}; the same run.sh command continues from here")
     if command.record is not None:
