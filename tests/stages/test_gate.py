@@ -80,6 +80,14 @@ def test_a_model_that_passes_ends_well_and_nothing_is_trained_again(gated, tltra
     assert {stage["name"] for stage in ran.metrics["stages"]} == {"eval"}
 
 
+def test_a_sweep_whose_jobs_run_in_other_processes_ends_with_the_same_status(gated, tltrain, tmp_path):
+    new = (gated.folder / "model_pkt" / "model").resolve()
+    words = ("-m", "hydra/launcher=joblib", f"stage.new={new}", "stage.threshold=0,-60", "stage.max_new_tokens=4")
+    ran = tltrain(*OWN_LOGS, *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", status=3)
+    found = [json.loads((tmp_path / "sweep" / name / "metrics.json").read_text())["passed"] for name in "01"]
+    assert found == [False, True] and "Traceback" not in ran.err and "failed" not in ran.out
+
+
 def test_a_server_in_service_is_asked_before_anything_else_and_each_time(gated, tltrain):
     new = (gated.folder / "model_pkt" / "model").resolve()
     endpoint = ("source=endpoint", "source.model=desk", "source.mode=chat", "stage.current=endpoint")
