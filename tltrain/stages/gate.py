@@ -30,6 +30,7 @@ from tltrain import sources, tracking
 from tltrain.data import native, questions, trajectories
 from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
+from tltrain.data.rules import rule_name
 from tltrain.data.split import LogSplit, split
 from tltrain.entry import checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
@@ -84,6 +85,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "held_out_conversations": len(sides.held_out),
         "training_conversations": len(sides.train),
         "questions": len(asked),
+        "rule": rule_name(cfg),
         "calls_not_asked": judged.calls - judged.kept,
         "max_new_tokens": limit,
         **read_metrics(read),
