@@ -185,7 +185,7 @@ def analyse_models(
 
 
 def queries_of(path: str) -> frozenset[str]:
-    """Return the digests of the queries that one of our models was trained on."""
+    """Return the digests of what one of our models was trained on, its queries among them."""
     return frozenset(trained_on(path))
 
 
