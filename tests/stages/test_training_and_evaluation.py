@@ -362,7 +362,7 @@ def test_queries_the_model_was_trained_on_are_scored_apart(tltrain, trained, tmp
     assert {key: value["ts"]["n"] for key, value in by_seen.items()} == {"seen": 1, "unseen": 3}
     assert [line["meta"]["seen"] for line in ran.lines("predictions.jsonl")] == [False, True, False, False]
     trained_on = json.loads((trained["pkt"].folder / "model" / "trained_on.json").read_text())
-    assert len(trained_on) == 11
+    assert len(trained_on) == 22  # the query and the opening of 11 conversations
 
 
 @needs_rotbench

@@ -176,8 +176,8 @@ def unknown(cfg: DictConfig, sides: LogSplit) -> tuple[LogSplit, list[str]]:
     if any(knows):
         caveats.append(f"{named} was trained on {sum(knows)} {of}, which are therefore not asked about")
     left = [at for at, knew in enumerate(knows) if not knew]
-    held_out, groups = ([each[at] for at in left] for each in (sides.held_out, sides.groups))
-    return replace(sides, held_out=held_out, groups=groups), caveats
+    held_out = [sides.held_out[at] for at in left]
+    return replace(sides, held_out=held_out, groups=[sides.groups[at] for at in left]), caveats
 
 
 def known(path: str | None, items: Sequence[Trajectory]) -> list[bool]:
