@@ -200,6 +200,17 @@ def test_mistakes_are_told_in_one_line(tltrain, write, words, said):
     assert said.format(empty=empty) in last_line(ran)
 
 
+def test_an_answer_in_json_may_be_pasted_on_several_lines(chat, server):
+    asked = message(content=None, tool_calls=[call("get_order", order_id="FH-1")])
+    pasted = '{\n  "order": {\n    "items": [1, 2]\n  }\n}\n'
+    ran = chat(f"Where?\n{pasted}Thanks\n", asked, message(content="Shipped."), message(content="Bye."), words=CHAT)
+    assert '-> {"order": {"items": [1, 2]}}' in ran.out and ran.metrics["messages"] == 2
+    ran = chat("Where?\n{ not JSON\n\n", asked, message(content="Shipped."), words=CHAT)
+    assert "-> { not JSON" in ran.out
+    ran = chat("Where?\n[1,\n\n", asked, message(content="Shipped."), words=CHAT)
+    assert "-> [1," in ran.out and "Shipped." in ran.out
+
+
 def test_where_nothing_was_said_nothing_is_said_to_be_saved(chat):
     ran = chat("\n  \n", words=CHAT)
     assert "Nothing was said, so nothing was saved." in ran.out and "Saved to" not in ran.out

@@ -111,6 +111,17 @@ def tools_of_json(path: Path) -> tuple[Tool, ...]:
     return found
 
 
+def is_cut(text: str) -> bool:
+    """Return whether a text is the beginning of a JSON list or object, such as its first of several lines."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        parse_json(text, "answer")
+    except FieldError as error:
+        return str(error.found).startswith("the end at character")
+    return False
+
+
 def typed_answer(text: str) -> str:
     """Return a tool's answer as a person typed it: JSON on one line, and any other text unchanged."""
     with suppress(FieldError):  # such as a number too large for JSON, or nesting that no reader would accept

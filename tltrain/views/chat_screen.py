@@ -15,7 +15,7 @@ from typing import Any
 from rich.text import Text
 
 from tltrain.environments.answers import ReadAnswer
-from tltrain.environments.chat import typed_answer
+from tltrain.environments.chat import is_cut, typed_answer
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.formats.preamble import thought_end, without_words
@@ -54,9 +54,18 @@ class Screen:
         return None
 
     def tool_answer(self, call: Call) -> str | None:
-        """Return the next line as the answer of a tool that has no implementation."""
-        line = self._line(f"answer of {plain(call.name)}> ")
-        return None if line is None else typed_answer(line)
+        """Return the next line as the answer of a tool that has no implementation; a JSON value may have several lines.
+
+        An empty line ends a value that is not complete, which is then text.
+        """
+        said = self._line(f"answer of {plain(call.name)}> ")
+        while said is not None and is_cut(said):
+            if (line := self._line("... ")) is None:
+                return None
+            if not line.strip():
+                break
+            said = f"{said}\n{line}"
+        return None if said is None else typed_answer(said)
 
     def _line(self, prompt: str) -> str | None:
         try:
