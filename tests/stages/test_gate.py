@@ -100,7 +100,7 @@ def test_conversations_that_the_new_model_knows_are_not_asked_about(gated, tltra
     words = (*OWN_LOGS, "stage.max_new_tokens=4")
     ran = tltrain(*words, f"stage.new={copy}", status=3)
     line = f"stage.new={copy} was trained on 4 of the 10 held-out conversations, which are therefore not asked about"
-    assert ran.metrics["caveats"] == [line] and line in ran.out.replace("\n", " ") and line in ran.err
+    assert ran.metrics["caveats"] == [line] and f"{line}." in ran.out.replace("\n", " ") and line in ran.err
     assert (ran.metrics["held_out_but_known"], ran.metrics["held_out_conversations"]) == (4, 6)
     assert line in (ran.folder / "gate.html").read_text()
     left = {entry["id"].partition("#")[0] for entry in ran.lines("held_out.jsonl")}
