@@ -26,7 +26,7 @@ ARG EXTRAS=lora,endpoint
 COPY constraints.txt /tmp/constraints.txt
 # hadolint ignore=DL3013
 RUN pip install "${TORCH}"
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY tltrain /src/tltrain
 COPY conf /src/conf
 COPY experiments/paper /src/experiments/paper

@@ -138,6 +138,7 @@ def lead() -> None:
     failed: list[str] = []
     refused: list[NotPassed] = []
     callback.failed_jobs.clear()
+    callback.refusals.clear()
 
     def fail(line: str) -> None:
         line = redact.text(line)
@@ -188,8 +189,9 @@ def lead() -> None:
         runs.release()
     if failed or callback.failed_jobs:
         sys.exit(1)
-    if refused:  # the stage has said why
-        sys.exit(refused[0].status)
+    # The stage has said why. A launcher of Hydra's may have run the jobs in other processes.
+    if statuses := [*(verdict.status for verdict in refused), *callback.refusals]:
+        sys.exit(statuses[0])
 
 
 def print_help(typed: list[str]) -> None:

@@ -8,7 +8,8 @@
 The words are Hydra overrides, such as model.path=FOLDER (CodeLlama-7B, if no hub is reachable) or
 hardware=zero3_offload (one GPU). Paths are absolute or relative to the repository. A step is one or more commands of
 `python -m tltrain`. After an interruption start the same command again: finished evaluations are skipped, and the
-sweeps take finished stages from the cache and resume from checkpoints.
+sweeps take finished stages from the cache and resume from checkpoints. An evaluation that finished with other words, or
+of a model that has been trained anew since, is run again in its place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from experiments import results_table
 from experiments.paper import plan
 from tltrain.errors import TltrainError
-from tltrain.runtime import json_files, runs
+from tltrain.runtime import json_files, redact, runs
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -60,6 +61,10 @@ SHORT = (
 """A dry run's model, and its training runs of one step."""
 
 
+COMMAND = "command.json"
+"""The file in a finished evaluation's folder that says which command it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command of `python -m tltrain`, and the file that marks it as finished (None: it is always run again)."""
@@ -67,6 +72,29 @@ class Command:
     step: str
     words: tuple[str, ...]
     ended: Path | None = None
+
+    @property
+    def record(self) -> Path | None:
+        """The file beside `ended` that says of which command it is the result."""
+        return None if self.ended is None else self.ended.with_name(COMMAND)
+
+    def decided_by(self) -> dict[str, list[str]]:
+        """Return what the result depends on: the words without secrets, and where the links in them lead today.
+
+        A sweep's model is a link to an entry of the cache, which has another name once it is trained otherwise.
+        """
+        pairs = (word.partition("=") for word in self.words)
+        places = [str((ROOT / value).resolve()) for key, _, value in pairs if "path" in key]
+        return {"words": redact.command(self.words), "places": places}
+
+    def finished(self) -> bool:
+        """Whether the command has finished before, with these words and models."""
+        if self.ended is None or self.record is None or not self.ended.is_file():
+            return False
+        try:
+            return json_files.read_object(self.record) == self.decided_by()
+        except (OSError, ValueError):
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +212,16 @@ def execute(command: Command) -> None:
         TltrainError: the exit status is not 0; the command has printed the reason.
     """
     line = f"tltrain {shlex.join(command.words)}"
-    if command.ended is not None and command.ended.is_file():
+    if command.finished():
         print(f"[{command.step}] done before: {line}", flush=True)
         return
-    print(f"[{command.step}] {line}", flush=True)
+    stale = command.ended is not None and command.ended.is_file()
+    why = "again, since the last result is of another command: " if stale else ""
+    print(f"[{command.step}] {why}{line}", flush=True)
     if status := subprocess.run([sys.executable, "-m", "tltrain", *command.words], cwd=ROOT).returncode:
         raise TltrainError(f"exit status {status} of: {line}; the same run.sh command continues from here")
+    if command.record is not None:
+        runs.write_json(command.record, command.decided_by())
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

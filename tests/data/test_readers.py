@@ -80,6 +80,21 @@ def test_invalid_json_is_one_line_with_the_record_number(write, content, said):
     assert str(caught.value).startswith(f"{path}, {said}") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"a": "Le café"}\n'.encode("latin-1"), "e9 at position 14; if café is a word of it, iconv -f WINDOWS-1252"),
+        ('[{"a": "– 5 €"}]'.encode("cp1252"), "the byte 96 at position 9; if – is a word of it, iconv -f WINDOWS-1252"),
+        (b'{"a": "\x81"}\n', "iconv -f ENCODING -t UTF-8 FILE > NEW converts it from its own encoding"),
+    ],
+)
+def test_text_in_another_encoding_names_the_command_that_converts_it(write, content, said):
+    path = write(content)
+    with pytest.raises(TltrainError) as caught:
+        list(read_file(path, tl_training.parse))
+    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
+
+
 @given(st.text(max_size=40) | st.text(alphabet='{}[]",:\\ud8e19.-NaIty ', max_size=40))
 def test_any_text_is_json_or_a_field_error(text):
     try:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from tests.support.trajectories import conversation
-from tltrain.data.split import grouped, question_keys, split
+from tltrain.data import native, openai
+from tltrain.data.reading import read_file
+from tltrain.data.split import grouped, opening_key, question_keys, split
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Call, Message
 
@@ -53,6 +58,20 @@ def test_a_clock_in_the_instructions_and_the_order_of_tools_separate_nothing():
     later = replace(whole, id="later", instructions="It is 2026-05-31 08:00:05.", tools=whole.tools[::-1])
     assert len(whole.tools) > 1 and grouped([short, later]) == [[0, 1]]
     assert len(grouped([short, replace(later, instructions="You sell books.")])) == 2
+
+
+def test_a_conversation_is_recognised_by_its_opening_however_it_is_stored():
+    items = [item for item in openai_log() if opening_key(item)]
+    stored = [next(native.parse(json.loads(native.dumps(item)), 1, Counter())) for item in items]
+    assert items and list(map(opening_key, stored)) == list(map(opening_key, items))
+    sides = split(items, 0.4, seed=1)
+    assert not set(map(opening_key, sides.train)) & set(map(opening_key, sides.held_out))
+    assert opening_key(replace(items[0], messages=items[0].messages[:1])) is None  # no call
+
+
+def openai_log():
+    file = ROOT / "examples" / "support_desk" / "conversations.jsonl"
+    return list(read_file(str(file), openai.parse))
 
 
 def test_greetings_alone_join_nothing():

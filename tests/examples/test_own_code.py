@@ -143,6 +143,7 @@ def test_a_foreign_rule_says_which_answers_are_errors(foreign, tltrain, tmp_path
     named = [*words[:-1], "stage.rule=apologies"]
     ran = tltrain("--config-dir", str(foreign), *named, "mae.strict.words=[12]")
     assert ran.metrics["dropped_error"] == 1
+    assert ran.metrics["rule"] == "apologies" and "The rules paper and apologies differ" in ran.out
 
 
 def test_a_foreign_format_is_written_and_read_back(foreign):

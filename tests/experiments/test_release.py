@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import yaml
 
 from tests.support.paths import ROOT
@@ -27,12 +31,62 @@ def test_the_image_has_all_that_the_wheel_is_built_from():
     needed = {
         *wheel["packages"],
         *wheel["force-include"],
-        PROJECT["project"]["readme"],
+        "hatch_build.py",
+        "README.md",  # which it reads
         *PROJECT["project"]["license-files"],
     }
     assert copied == kept and all((ROOT / name).exists() for name in copied)
     for name in needed | {"pyproject.toml"}:
         assert {name, *map(str, Path(name).parents)} & copied, f"{name} is not copied"
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    """hatch_build.py, without the build backend that calls it."""
+    backend = SimpleNamespace(MetadataHookInterface=object)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", backend)
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ADDRESS = "https://github.com/me/tltrain"
+
+
+@pytest.mark.parametrize(
+    ("text", "linked", "bare"),
+    [
+        ("[GPUs](docs/gpus.md#fsdp)", f"[GPUs]({ADDRESS}/blob/v1/docs/gpus.md#fsdp)", "GPUs"),
+        (
+            "[`tltrain/mae.py`](tltrain/mae.py)",
+            f"[`tltrain/mae.py`]({ADDRESS}/blob/v1/tltrain/mae.py)",
+            "`tltrain/mae.py`",
+        ),
+        ("[`examples/`](examples/)", f"[`examples/`]({ADDRESS}/tree/v1/examples/)", "`examples/`"),
+        ("![A [b] c](docs/a.png)", f"![A [b] c]({ADDRESS}/raw/v1/docs/a.png)", "*A [b] c*"),
+        (
+            "[x](https://arxiv.org) [y](#stages)",
+            "[x](https://arxiv.org) [y](#stages)",
+            "[x](https://arxiv.org) [y](#stages)",
+        ),
+        ("53.8 [42, 65] | f(x)", "53.8 [42, 65] | f(x)", "53.8 [42, 65] | f(x)"),
+    ],
+)
+def test_links_of_the_description(hook, text, linked, bare):
+    assert hook.description(text, ADDRESS, "v1") == linked
+    assert hook.description(text, None, "v1") == bare
+
+
+def test_no_link_of_the_description_on_pypi_is_relative(hook):
+    """The workflow says where the repository is; a build without it has no dead links either."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for variables in ({"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "me/tltrain"}, {}):
+        address = hook.repository(variables)
+        targets = re.findall(r"\]\(([^()\s]+)\)", hook.description(readme, address, "v1"))
+        assert targets and all(target.startswith(("https://", "#")) for target in targets)
+        assert hook.urls(address)["Paper"] in readme
+    assert hook.urls(ADDRESS)["Source"] == ADDRESS and set(PROJECT["project"]["dynamic"]) == {"readme", "urls"}
 
 
 def test_the_image_and_the_check_take_the_torch_of_the_makefile():

@@ -43,6 +43,11 @@ def test_it_says_data_metrics_command_and_licences(tmp_path):
         "Not certified. `tltrain stage=certify model.path=FOLDER`",
     ):
         assert line in text
+    assert "stand for places" not in text
+    card.write(tmp_path, config(), {}, RESULTS, ["stage=pkt", "data.path=/home/me/acme.jsonl"])
+    text = (tmp_path / "README.md").read_text()
+    assert "    tltrain stage=pkt data.path=FILE\n\nFILE, FOLDER and URL stand for places" in text
+    text = written(tmp_path)
     assert "/home" not in text and "PI," not in text  # without an interval there is no row
     data = ModelCard(text).data
     assert (data.library_name, data.tags) == ("transformers", ["tltrain", "tool-calling", "pkt"])
@@ -83,9 +88,42 @@ def test_the_licence_of_the_base_model(tmp_path):
     (base / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
     text = written(tmp_path, cfg=config(path=str(base), random=None))
     assert "license: mit" in text and "- Base model: mit, as its own card says." in text
-    assert f"{tmp_path}" not in text and "The model in `base`" in text
+    assert f"{tmp_path}" not in text and "The model in a folder `base`" in text
+    text = written(tmp_path, cfg=config(path="org/model", random=None))  # of the hub, by another key
+    assert "base_model: org/model" in text and "\n`org/model` trained to call tools" in text
     hub = written(tmp_path, cfg=config(hub="org/model", random=None))
     assert "base_model: org/model" in hub and "its folder states no licence" in hub
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.path=/home/me/acme/chats.jsonl", "data.path=FILE"),
+        ("data.path=acme.jsonl", "data.path=FILE"),
+        ("data.path='/srv/my logs/acme.jsonl'", "data.path=FILE"),
+        ("data.path=/srv/my logs/acme.jsonl", "data.path=FILE"),
+        ("data.path=C:\\acme\\chats.jsonl", "data.path=FILE"),
+        ("+stage.note='two words'", "+stage.note='two words'"),
+        ("data.path=[acme.jsonl,logs/more.jsonl]", "data.path=[FILE,FILE]"),
+        ("data.path=hf://datasets/org/name@v1/train.jsonl", "data.path=hf://datasets/org/name@v1/train.jsonl"),
+        ("data.path=s3://bucket/acme.jsonl", "data.path=URL"),
+        ("model.path=logs", "model.path=FOLDER"),
+        ("model.path=../other/model", "model.path=FILE"),  # no longer there
+        ("model.path=Qwen/Qwen3-0.6B", "model.path=Qwen/Qwen3-0.6B"),
+        ("paths.rotbench=logs", "paths.rotbench=FOLDER"),
+        ("source.url=http://gpu7.acme.example:8000/v1", "source.url=URL"),
+        ("+stage.extra={file:/srv/acme,n:2}", "+stage.extra={file:FILE,n:2}"),
+        ("stage.rule=logs", "stage.rule=logs"),  # a folder of this name does not matter here
+        ("data=logs", "data=logs"),
+        ("stage.args.learning_rate=1e-5", "stage.args.learning_rate=1e-5"),
+    ],
+)
+def test_the_command_names_nothing_of_the_machine(tmp_path, monkeypatch, word, said):
+    (tmp_path / "logs").mkdir()
+    for name in ("acme.jsonl", "logs/more.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert card.typed(["stage=pkt", word, "hardware.rendezvous=gpu7:29500", "cache.dir=/x"]) == ["stage=pkt", said]
 
 
 def test_a_certificate_replaces_the_one_before_and_nothing_else(tmp_path):

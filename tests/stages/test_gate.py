@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from tests.support.fake_endpoint import message, serving
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL, last_line
+from tltrain.data import TRAINED_ON, openai
+from tltrain.data.reading import read_file
+from tltrain.data.split import opening_key
 from tltrain.evaluation.records import Prediction
 from tltrain.grading import grade, grade_answer
 from tltrain.stages import gate
@@ -78,6 +82,47 @@ def test_a_model_that_passes_ends_well_and_nothing_is_trained_again(gated, tltra
     assert ran.metrics["passed"] and ran.metrics["reference"] == "current"
     assert "is good enough compared with the model in service" in ran.out and "Exit status 0." in ran.out
     assert {stage["name"] for stage in ran.metrics["stages"]} == {"eval"}
+
+
+def test_conversations_that_the_new_model_knows_are_not_asked_about(gated, tltrain, tmp_path):
+    """The gate's own model knows none; one that was trained on four of them, or on all, is not asked about those."""
+    asked = {line["id"].partition("#")[0] for line in gated.lines("held_out.jsonl")}
+    held_out = [item for item in read_file(str(LOG), openai.parse) if item.id in asked]
+    new, copy = (gated.folder / "model_pkt" / "model").resolve(), tmp_path / "known"
+    shutil.copytree(new, copy)
+    own = json.loads((copy / TRAINED_ON).read_text())
+    assert not set(own) & set(map(opening_key, held_out)) and gated.metrics["caveats"] == []
+
+    def trained_on(items) -> None:
+        (copy / TRAINED_ON).write_text(json.dumps([*own, *map(opening_key, items)]))
+
+    trained_on(held_out[:4])
+    words = (*OWN_LOGS, "stage.max_new_tokens=4")
+    ran = tltrain(*words, f"stage.new={copy}", status=3)
+    line = f"stage.new={copy} was trained on 4 of the 10 held-out conversations, which are therefore not asked about"
+    assert ran.metrics["caveats"] == [line] and f"{line}." in ran.out.replace("\n", " ") and line in ran.err
+    assert (ran.metrics["held_out_but_known"], ran.metrics["held_out_conversations"]) == (4, 6)
+    assert line in (ran.folder / "gate.html").read_text()
+    left = {entry["id"].partition("#")[0] for entry in ran.lines("held_out.jsonl")}
+    assert left == asked - {item.id for item in held_out[:4]}
+    ran = tltrain(*words, f"stage.new={new}", f"stage.current={copy}", status=3)
+    assert ran.metrics["held_out_but_known"] == 0
+    (line,) = ran.metrics["caveats"]
+    assert line.endswith("was trained on 4 of the 10 held-out conversations, so the gate is strict with the new model")
+    trained_on(held_out)
+    ran = tltrain(*words, f"stage.new={copy}", status=1)
+    assert "was trained on all 10 held-out conversations" in last_line(ran)
+    (copy / TRAINED_ON).unlink()
+    ran = tltrain(*words, f"stage.new={copy}", status=3)
+    assert "has no trained_on.json, so nobody can tell" in ran.metrics["caveats"][0]
+
+
+def test_a_sweep_whose_jobs_run_in_other_processes_ends_with_the_same_status(gated, tltrain, tmp_path):
+    new = (gated.folder / "model_pkt" / "model").resolve()
+    words = ("hydra/launcher=joblib", f"stage.new={new}", "stage.threshold=0,-60", "stage.max_new_tokens=4")
+    ran = tltrain("-m", *OWN_LOGS, *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", status=3)
+    found = [json.loads((tmp_path / "sweep" / name / "metrics.json").read_text())["passed"] for name in "01"]
+    assert found == [False, True] and "Traceback" not in ran.err and "failed" not in ran.out
 
 
 def test_a_server_in_service_is_asked_before_anything_else_and_each_time(gated, tltrain):

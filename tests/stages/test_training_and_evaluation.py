@@ -364,7 +364,7 @@ def test_queries_the_model_was_trained_on_are_scored_apart(tltrain, trained, tmp
     assert [line["meta"]["seen"] for line in lines] == [False, True, False, False]
     assert lines[1]["meta"]["query"] == second.query
     trained_on = json.loads((trained["pkt"].folder / "model" / "trained_on.json").read_text())
-    assert len(trained_on) == 11
+    assert len(trained_on) == 22  # the query and the opening of 11 conversations
 
 
 @needs_rotbench

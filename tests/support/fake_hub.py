@@ -14,10 +14,11 @@ TOKEN = "hf_thisisthetokenofatest0123456789"
 
 
 class Hub(ThreadingHTTPServer):
-    """A hub with one user, who may write unless `read_only`.
+    """A hub with one user `me`, who may write unless `read_only`; then only the writing itself is refused.
 
     Attributes:
-        private: repository -> whether it is private. files: path -> content in the last commit.
+        private: repository -> whether it is private. files: path -> content after the last commit.
+        user: what the hub says about the user and the token. removed: paths that the last commit removed.
         asked: method and path of each request.
     """
 
@@ -28,7 +29,9 @@ class Hub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.removed: list[str] = []
         self.read_only = False
+        self.user: dict[str, Any] = {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
 
     @property
     def url(self) -> str:
@@ -46,11 +49,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._reply({"error": "Invalid credentials"}, 401)
         if path == "/api/whoami-v2":
-            return self._reply({"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}})
-        repo = path.removeprefix("/api/models/")
+            return self._reply(self.server.user)
+        repo, _, tree = path.removeprefix("/api/models/").partition("/tree/")
+        if tree:
+            return self._reply([{"type": "file", "path": each, "size": 1, "oid": "0"} for each in self.server.files])
         if repo not in self.server.private:
             return self._reply({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-        self._reply({"id": repo, "private": self.server.private[repo], "tags": [], "siblings": []})
+        self._reply({"id": repo, "private": self.server.private[repo], "tags": [], "siblings": self._siblings()})
 
     def do_POST(self) -> None:
         path = self._begin()
@@ -75,9 +80,15 @@ class Handler(BaseHTTPRequestHandler):
             )
         lines = [json.loads(line) for line in body.splitlines()]
         added = [line["value"] for line in lines if line["key"] == "file"]
-        self.server.files = {each["path"]: base64.b64decode(each["content"]) for each in added}
+        self.server.removed = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+        for each in self.server.removed:
+            del self.server.files[each]
+        self.server.files |= {each["path"]: base64.b64decode(each["content"]) for each in added}
         repo = path.removeprefix("/api/models/").partition("/commit/")[0]
         self._reply({"commitUrl": f"{self.server.url}/{repo}/commit/1", "commitOid": "1", "success": True})
+
+    def _siblings(self) -> list[dict[str, str]]:
+        return [{"rfilename": each} for each in self.server.files]
 
     def _begin(self) -> str:
         path = self.path.partition("?")[0]

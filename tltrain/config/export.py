@@ -29,8 +29,8 @@ class ExportStage:
     )
     converter: Optional[str] = key(
         None,
-        "llama.cpp's convert_hf_to_gguf.py: the file, a folder that has it, or a command; null: the installed package "
-        "convert-hf-to-gguf",
+        "llama.cpp's convert_hf_to_gguf.py: the file, a folder that has it, or a command; null: where the stage's own "
+        "message says to install it",
         only=("gguf", GGUF),
     )
     verify: int = key(

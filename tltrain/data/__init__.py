@@ -45,7 +45,8 @@ from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
 
 TRAINED_ON = "trained_on.json"
-"""The file in a trained model's folder that holds the `query_key`s of its training data."""
+"""The file in a trained model's folder that holds a `query_key` and a `split.opening_key` of each conversation that it
+was trained on, of its base model's too."""
 Reader = Callable[..., Any]
 
 
@@ -170,7 +171,7 @@ def query_key(query: str) -> str:
 
 
 def trained_on(model: str | PathLike[str]) -> list[str]:
-    """Return the `query_key`s recorded in a model's folder; an empty list if it has no record.
+    """Return the digests of what a model was trained on, as its folder records them; an empty list without a record.
 
     Raises:
         TltrainError: the record cannot be read.

@@ -124,8 +124,30 @@ def _too_deep(where: str) -> NoReturn:
 
 
 def decode(data: bytes) -> str:
+    """Return UTF-8 as text. Raises FieldError with the command that converts another encoding."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         shown = data[error.start : error.end].hex(" ")
-        raise FieldError("text", "UTF-8", f"the byte {shown} at position {error.start + 1}") from None
+        found = f"the byte {shown} at position {error.start + 1}"
+        raise FieldError("text", "UTF-8", found, _recoding(data, error.start)) from None
+
+
+_WORD_BEFORE, _WORD_AFTER = re.compile(r"[^\s\"{}\[\]:,]*$"), re.compile(r"[^\s\"{}\[\]:,]*")
+
+
+def _recoding(data: bytes, at: int) -> str:
+    """Return how to convert a text that is not UTF-8 at a byte, with that word in Windows-1252, the likeliest encoding.
+
+    The user decides whether the word is right: detectors often take such short texts for another encoding of the same
+    family, and a wrong conversion would change letters silently.
+    """
+    before, after = (part.decode("cp1252", "replace") for part in (data[max(at - 20, 0) : at], data[at : at + 20]))
+    command = "iconv -f {} -t UTF-8 FILE > NEW"
+    if after.startswith("\ufffd"):  # no such character there
+        return f"{command.format('ENCODING')} converts it from its own encoding"
+    word = _WORD_BEFORE.findall(before)[0] + (after[0] + _WORD_AFTER.findall(after[1:])[0])
+    return (
+        f"if {shorten(word)} is a word of it, {command.format('WINDOWS-1252')} converts it; "
+        "otherwise put its own encoding there"
+    )

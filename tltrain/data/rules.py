@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tltrain import config
@@ -27,6 +28,17 @@ def named_rule(cfg: DictConfig, name: str) -> Rule:
         return Rule.from_config(config.plain(node))
     bound = targets.bound(node, targets.named(node, {}, where), where)
     return Rule("function", (), partial(_kind, bound, str(node[targets.TARGET])))
+
+
+def rule_name(cfg: DictConfig, name: str | None = None) -> str:
+    """Return the name of a rule, by default of the one that `stage.rule` chooses; of a user's own that of its file.
+
+    Hydra knows a user's own rule as the choice in place of the strict one (`entry.own_rule`).
+    """
+    name = name or str(cfg.stage.rule.name)
+    if not HydraConfig.initialized():
+        return name
+    return str(HydraConfig.get().runtime.choices.get(f"mae@mae.{name}") or name)
 
 
 def _kind(bound: Callable[..., Any], target: str, answer: str, is_error: bool | None) -> str | None:

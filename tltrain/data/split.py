@@ -114,6 +114,15 @@ def question_keys(item: Trajectory) -> Iterator[str]:
         beginning.update(repr(_said(message)).encode("utf-8", "replace"))
 
 
+def opening_key(item: Trajectory) -> str | None:
+    """Return a short digest of a conversation's first question, by which a trained model's folder records it.
+
+    Conversations on different sides of a `split` have different ones. None: it has no call.
+    """
+    first = next(question_keys(item), None)
+    return None if first is None else first[:16]
+
+
 def _tool(tool: Tool) -> tuple[Any, ...]:
     return tool.name, tool.description, tool.parameters
 

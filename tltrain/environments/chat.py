@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tltrain.data.reading import read_json
+from tltrain.data.reading import parse_json, read_json
 from tltrain.data.schemas import offered_tools
 from tltrain.environments.sandbox import ToolSession
 from tltrain.errors import FieldError, TltrainError
@@ -111,8 +111,19 @@ def tools_of_json(path: Path) -> tuple[Tool, ...]:
     return found
 
 
+def is_cut(text: str) -> bool:
+    """Return whether a text is the beginning of a JSON list or object, such as its first of several lines."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        parse_json(text, "answer")
+    except FieldError as error:
+        return str(error.found).startswith("the end at character")
+    return False
+
+
 def typed_answer(text: str) -> str:
-    """Return a tool's answer as a person typed it: JSON stays JSON, other text is text."""
-    with suppress(ValueError):
-        return json.dumps(json.loads(text), ensure_ascii=False)
+    """Return a tool's answer as a person typed it: JSON on one line, and any other text unchanged."""
+    with suppress(FieldError):  # such as a number too large for JSON, or nesting that no reader would accept
+        return json.dumps(parse_json(text, "answer"), ensure_ascii=False)
     return text

@@ -170,7 +170,7 @@ def check_stage(directory: Path, cfg: DictConfig) -> None:
     Raises:
         TltrainError: there is such a run, and `overwrite=true` is not set.
     """
-    before = ended(directory) and _stage_of(directory)
+    before = ended(directory) and stage_of(directory)
     if before and before != cfg.stage.name and not cfg.overwrite:
         raise TltrainError(
             f"{directory} has the finished run of stage={before}: give stage={cfg.stage.name} another hydra.run.dir, "
@@ -187,8 +187,8 @@ def check_place(directory: Path, cfg: DictConfig) -> None:
         )
 
 
-def _stage_of(directory: Path) -> str | None:
-    """Return the stage of a finished run; None if it is not recorded."""
+def stage_of(directory: Path) -> str | None:
+    """Return the stage of the run that last finished in a folder; None if it is not recorded."""
     try:
         found = yaml_files.read(directory / "config.yaml")["stage"]["name"]
     except (OSError, ValueError, TypeError, KeyError):

@@ -1,7 +1,8 @@
 """The model card, `README.md` in a trained model's folder: data, metrics, command, licences, and how to serve it.
 
-The text is made from the run's own record, so the same run gives the same card. The section about the certificate is
-between two marks and each later certificate replaces it; the rest may be edited.
+The text is made from the run's own record, so the same run gives the same card. It travels with the model, to a hub
+too, so it names no file, folder or server of the machine: the run's own `config.yaml` does. The section about the
+certificate is between two marks and each later certificate replaces it; the rest may be edited.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from tltrain.data import hub
 from tltrain.formats import servers
 from tltrain.formats.families import TL_NAME, TL_NAMES
 from tltrain.runtime import fingerprints, redact, runs
@@ -33,7 +36,13 @@ NOT_YET = (
     "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares "
     "prompts and calls with its training."
 )
+_PLACE = re.compile(r"[/~]|\.{1,2}(?:/|$)|[A-Za-z]:[\\/]")
+"""The beginning of a path that only this machine has."""
+_NAMES_PLACE = re.compile(r"(?:^|[._])(?:paths?|dir|file|folder|module|tools)$|^paths\.")
+"""Keys whose values may be paths of any form."""
+PLACES = "FILE, FOLDER and URL stand for places of the machine that trained it."
 _OF_MACHINE = ("cache", "certify", "certify_timeout", "hydra", "overwrite", "report", "tracking")
+_OF_RUN = ("hardware.node_rank", "hardware.rendezvous", "stage.resume")
 _LEVELS = {"ts": "TS, the right tool", "pi": "PI, and its parameters", "cf": "CF, and their values"}
 _LOSSES = {
     "held_out_loss": "loss on held-out turns",
@@ -73,6 +82,7 @@ def write(
     )
     name = str(record.get("format", TL_NAME))
     options = record.get("options") or {}
+    told = typed(words)
     card = ModelCard.from_template(
         data,
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -87,7 +97,8 @@ def write(
         end=END,
         commands=servers.commands(name, "FOLDER", bool(record.get("thinking")), options),
         serving=_serving(name, options),
-        command=shlex.join(["tltrain", *redact.command(typed(words))]),
+        command=shlex.join(["tltrain", *redact.command(told)]),
+        places=PLACES if set(told) - set(words) else "",
         versions=_versions(),
         licences=[said, _license_of_data(cfg.data)],
     )
@@ -125,9 +136,43 @@ def _replace(file: Path, begin: str, end: str, section: str) -> bool:
 
 
 def typed(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line that determine a model, without those about the machine and about logging."""
+    """Return the words of a command line that determine a model, without those about the machine and about logging.
+
+    Files, folders and addresses are replaced by `FILE`, `FOLDER` and `URL`.
+    """
     keys = {word: word.lstrip("+~").partition("=")[0] for word in words}
-    return [word for word, key in keys.items() if key.partition(".")[0] not in _OF_MACHINE and key != "stage.resume"]
+    kept = [word for word, key in keys.items() if key.partition(".")[0] not in _OF_MACHINE and key not in _OF_RUN]
+    return [_without_places(word, keys[word]) for word in kept]
+
+
+_PATH_LIKE = r"""[^\s,\[\]{}'"]+"""
+_ITEM = re.compile(
+    rf"""(?P<quote>['"])(?P<quoted>.*?)(?P=quote)|[A-Za-z][\w+.-]*://{_PATH_LIKE}|[A-Za-z]:[\\/]{_PATH_LIKE}|[^\s,\[\]{{}}'":]+"""
+)
+"""A quoted text, an address, a path of Windows, or a word: the items of a value, which may be a list or a mapping."""
+
+
+def _without_places(word: str, key: str) -> str:
+    start, equals, value = word.partition("=")
+    anywhere = bool(_NAMES_PLACE.search(key))
+    if anywhere and not value.startswith(("[", "{", "'", '"')):  # unquoted, it may have spaces
+        return f"{start}{equals}{_placeholder(value, anywhere)}"
+    return f"{start}{equals}{_ITEM.sub(lambda item: _placeholder(item['quoted'] or item[0], anywhere, item[0]), value)}"
+
+
+def _placeholder(text: str, anywhere: bool, written: str | None = None) -> str:
+    """Return what stands for an item of a value in a card.
+
+    Args:
+        anywhere: it may be a path without looking like one. written: how it was typed, with quotes.
+    """
+    if "://" in text:
+        return written or text if hub.is_dataset(text) else "URL"
+    path = Path(text).expanduser()
+    with suppress(OSError, ValueError):
+        if _PLACE.match(text) or (anywhere and path.exists()):
+            return "FOLDER" if path.is_dir() else "FILE"
+    return written or text
 
 
 # --- its parts --------------------------------------------------------------------------------------------------------
@@ -242,13 +287,14 @@ def _versions() -> str:
 
 
 def _hub_id(model: DictConfig) -> str | None:
-    return None if model.path is not None or model.random is not None else model.hub
+    if model.path is not None:
+        return None if _placeholder(str(model.path), anywhere=True) != model.path else str(model.path)
+    return None if model.random is not None else model.hub
 
 
 def _base(model: DictConfig) -> str:
     if model.path is not None:
-        path = Path(model.path)
-        return f"The model in `{path.name if path.is_absolute() else path}`"
+        return f"`{model.path}`" if _hub_id(model) else f"The model in a folder `{Path(model.path).name}`"
     if model.random is not None:
         return f"A model with random weights (`model={model.name}`)"
     return f"`{model.hub or model.name}`"

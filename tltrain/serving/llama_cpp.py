@@ -25,6 +25,7 @@ from tltrain.serving.server import Program, Server
 
 PACKAGE = "xllamacpp"
 INSTALL = "pip install 'tltrain[gguf]'"
+WHY_MISSING = f"the package {PACKAGE}, which ships llama.cpp, is not installed: {INSTALL}"
 PROGRAM = Program("llama.cpp", "tltrain.serving.llama_cpp")
 
 

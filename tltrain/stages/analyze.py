@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
-from tltrain.data.rules import named_rule
+from tltrain.data.rules import named_rule, rule_name
 from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
@@ -113,7 +113,7 @@ def analyse_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], 
     (everything,) = details.pop("all").values()
     metrics["details"]["data"] = {
         "source": cfg.data.name,
-        "rule": cfg.stage.rule.name,
+        "rule": rule_name(cfg),
         "dropped_no_answer": counts.no_answer,
         "all": everything,
         "by": details,
@@ -122,11 +122,11 @@ def analyse_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], 
     if "answered" in everything["percent"]:
         metrics["data/errors_of_answered"] = everything["percent"]["answered"]["value"]
     if not counts.all.kinds:
-        return [report.errors(groups, cfg.stage.rule.name, cfg.seed)]
+        return [report.errors(groups, rule_name(cfg), cfg.seed)]
     from tltrain.views import analysis_plots  # matplotlib takes a second to load
 
-    analysis_plots.errors(folder / "data_errors.png", groups, cfg.stage.rule.name)
-    return [report.errors(groups, cfg.stage.rule.name, cfg.seed), report.kinds(counts.all)]
+    analysis_plots.errors(folder / "data_errors.png", groups, rule_name(cfg))
+    return [report.errors(groups, rule_name(cfg), cfg.seed), report.kinds(counts.all)]
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def analyse_models(
 
 
 def queries_of(path: str) -> frozenset[str]:
-    """Return the digests of the queries that one of our models was trained on."""
+    """Return the digests of what one of our models was trained on, its queries among them."""
     return frozenset(trained_on(path))
 
 

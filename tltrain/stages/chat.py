@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from tltrain import sources
-from tltrain.data import native, openai, questions
+from tltrain.data import native, nearby, openai, questions
 from tltrain.data.reading import records
 from tltrain.data.rules import named_rule
 from tltrain.environments.answers import read_native, read_text
@@ -74,7 +74,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         name = source.name
     metrics = summary(name, tools, parts)
     runs.finish(folder, cfg, metrics)
-    screen.summary(metrics, folder / FILE)
+    screen.summary(metrics, folder / FILE if parts else None)
     return metrics
 
 
@@ -209,7 +209,7 @@ def tools_on_offer(cfg: DictConfig, beginning: Beginning) -> tuple[Tool, ...]:
             raise TltrainError("stage=chat offers tools: give stage.tools=FILE, a Python file or a JSON file of tools")
         return beginning.tools
     if not Path(path).is_file():
-        raise TltrainError(f"stage.tools={path}: there is no such file")
+        raise TltrainError(f"stage.tools={path}: there is no such file{nearby.file_hint(path)}")
     if is_json(path):
         return tools_of_json(Path(path))
     from tltrain.environments.python_module import documented_tools

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tltrain.data.judged import JudgedSource
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
-from tltrain.serving import gguf, hub
+from tltrain.serving import gguf, hub, llama_cpp, model_files
 from tltrain.serving.gguf_comparison import Answered, Comparison, compared, parting, section, until_end
 from tltrain.stages import certify
 
@@ -48,7 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         TltrainError: something is missing, cannot be converted, differs in llama.cpp, or the hub refuses.
     """
     stage = cfg.stage
-    by = check(cfg)
+    by = check(cfg, folder)
     source, target = Path(cfg.model.path), folder / "model"
     metrics: dict[str, Any] = {"model": str(target), **write_model(cfg, source, target)}
     made: Comparison | None = None
@@ -75,22 +75,38 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def check(cfg: DictConfig) -> gguf.Converter | None:
+def check(cfg: DictConfig, folder: Path) -> gguf.Converter | None:
     """Check before anything is loaded for what would stop the stage; return the converter if one is needed.
 
     Raises:
-        TltrainError: the folder, the converter, the token or the repository is unsuitable.
+        TltrainError: the model's or the run's folder, the converter, the token or the repository is unsuitable.
     """
     stage = cfg.stage
     if cfg.model.path is None or not Path(cfg.model.path).is_dir():
         wrong = "" if cfg.model.path is None else f"; {cfg.model.path} is no folder"
         raise TltrainError(f"stage=export takes the folder of a trained model: give model.path=FOLDER{wrong}")
+    model_files.check(Path(cfg.model.path))
+    check_target(cfg, folder)
     if stage.hub is not None:
         hub.check_name(stage.hub)
     by = None if stage.gguf is None else gguf.converter(stage.converter)
+    if by is not None and stage.verify and llama_cpp.missing():
+        log.warning("export: the file will not be compared with the model: %s", llama_cpp.WHY_MISSING)
     if stage.hub is not None:
-        hub.check(stage.hub, stage.private)
+        hub.check(stage.hub, stage.private, cfg.overwrite)
     return by
+
+
+def check_target(cfg: DictConfig, folder: Path) -> None:
+    """Raise a TltrainError if the export would replace the model itself, or a folder that is not an earlier export."""
+    target = folder / "model"
+    if target.resolve() == Path(cfg.model.path).resolve():
+        raise TltrainError(f"{target} is the model that is to be exported: give another hydra.run.dir")
+    if target.exists() and runs.stage_of(folder) != cfg.stage.name and not cfg.overwrite:
+        raise TltrainError(
+            f"{target} is there already and is not an earlier export: give another hydra.run.dir, or overwrite=true to "
+            "replace it"
+        )
 
 
 def say(text: str) -> None:
@@ -106,8 +122,11 @@ def write_model(cfg: DictConfig, source: Path, target: Path) -> dict[str, Any]:
     part = target.with_name(f".{target.name}.part")  # the final name only ever holds a complete model
     shutil.rmtree(part, ignore_errors=True)
     loaded = adapter or cfg.stage.dtype is not None
-    left_out = shutil.ignore_patterns(*ADAPTER, *(["*.safetensors*"] if loaded else []), ".*")
-    shutil.copytree(source, part, ignore=left_out)
+    weights = ["*.safetensors*", "pytorch_model*.bin*"] if loaded else []
+    state = model_files.left_out(source)
+    shutil.copytree(source, part, ignore=shutil.ignore_patterns(*ADAPTER, *weights, *state, ".*"))
+    if state:
+        log.info("export: left out what a trainer keeps to resume: %s", ", ".join(state))
     if loaded:
         with terminal.status("loading torch and transformers"):
             import torch
@@ -179,12 +198,10 @@ def describe(
 
 def verified(cfg: DictConfig, basis: Basis, target: Path, file: Path) -> tuple[Comparison | None, str]:
     """Compare llama.cpp with training and transformers; (None, why) if that is not possible."""
-    from tltrain.serving import llama_cpp
-
     if cfg.stage.verify == 0:
         return None, "stage.verify=0"
     if llama_cpp.missing():
-        return None, f"the package {llama_cpp.PACKAGE}, which ships llama.cpp, is not installed: {llama_cpp.INSTALL}"
+        return None, llama_cpp.WHY_MISSING
     train, held_out = JudgedSource(cfg).split()
     try:
         asked, _ = certify.chosen(
@@ -197,7 +214,7 @@ def verified(cfg: DictConfig, basis: Basis, target: Path, file: Path) -> tuple[C
 
 def compare(cfg: DictConfig, basis: Basis, target: Path, file: Path, asked: list[Asked]) -> Comparison:
     """Ask llama.cpp and transformers the same prompts."""
-    from tltrain.serving import comparison, llama_cpp, server
+    from tltrain.serving import comparison, server
 
     encoder, tokenizer = basis.encoder, basis.encoder.tokenizer
     ends = [*ends_of(basis)]

@@ -27,10 +27,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import sources, tracking
-from tltrain.data import native, questions, trajectories
+from tltrain.data import TRAINED_ON, native, questions, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
-from tltrain.data.split import LogSplit, split
+from tltrain.data.rules import rule_name
+from tltrain.data.split import LogSplit, opening_key, split
 from tltrain.entry import checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
@@ -73,6 +74,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     items = list(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading"))
     log_reading(read, folder)
     sides = split(items, cfg.stage.holdout, cfg.seed, customer=cfg.stage.customer, time=cfg.stage.time)
+    drawn = len(sides.held_out)
+    sides, caveats = unknown(cfg, sides)
+    for line in caveats:
+        log.warning("gate: %s", line)
     held_out = list(judged_trajectories(sides.held_out, judge_of(judging(cfg)), judged))
     asked, limit = questions_of(cfg, held_out, sides.groups)
     write(folder, sides, asked)
@@ -81,9 +86,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         costs = [asdict(cost) for cost in builder.costs]
     metrics = {
         **judge(cfg, results, [question.group for question in asked]),
+        "caveats": caveats,
+        "new": cfg.stage.new,
         "held_out_conversations": len(sides.held_out),
+        "held_out_but_known": drawn - len(sides.held_out),
         "training_conversations": len(sides.train),
         "questions": len(asked),
+        "rule": rule_name(cfg),
         "calls_not_asked": judged.calls - judged.kept,
         "max_new_tokens": limit,
         **read_metrics(read),
@@ -132,6 +141,49 @@ def check(cfg: DictConfig) -> None:
     ):
         with stage_names.named(place_of(node)):
             checks.check(part(cfg, configured))
+
+
+def unknown(cfg: DictConfig, sides: LogSplit) -> tuple[LogSplit, list[str]]:
+    """Leave out the held-out conversations that the new model knows from its training, by the record in its folder.
+
+    What the others know only makes the gate stricter with the new model, so it is only told.
+
+    Returns:
+        the sides, and a line for each thing that limits what the verdict says.
+
+    Raises:
+        TltrainError: the new model knows all of them.
+    """
+    stage, caveats = cfg.stage, []
+    origin = ("stage.new", stage.new) if stage.new is not None else ("model.path", cfg.model.path)
+    others = [("stage.current", stage.current), *([("model.path", cfg.model.path)] if stage.new is not None else [])]
+    if stage.new is not None and not (Path(stage.new) / TRAINED_ON).is_file():
+        caveats.append(
+            f"stage.new={stage.new} has no {TRAINED_ON}, so nobody can tell whether it was trained on the held-out "
+            "conversations; if it was, the verdict says nothing"
+        )
+    of = f"of the {len(sides.held_out)} held-out conversations"
+    for key, path in others:
+        if count := sum(known(path, sides.held_out)):
+            caveats.append(f"{key}={path} was trained on {count} {of}, so the gate is strict with the new model")
+    knows = known(origin[1], sides.held_out)
+    named = "=".join(map(str, origin))
+    if all(knows):
+        raise TltrainError(
+            f"{named} was trained on all {len(knows)} held-out conversations, so its answers would show nothing: give "
+            "logs that it was not trained on, or leave the key out to train a new model on the other conversations"
+        )
+    if any(knows):
+        caveats.append(f"{named} was trained on {sum(knows)} {of}, which are therefore not asked about")
+    left = [at for at, knew in enumerate(knows) if not knew]
+    held_out = [sides.held_out[at] for at in left]
+    return replace(sides, held_out=held_out, groups=[sides.groups[at] for at in left]), caveats
+
+
+def known(path: str | None, items: Sequence[Trajectory]) -> list[bool]:
+    """Return for each conversation whether the model in a folder was trained on it; False without a record."""
+    keys = frozenset() if path is None or path == ENDPOINT else frozenset(trained_on(path))
+    return [opening_key(item) in keys for item in items]
 
 
 def judging(cfg: DictConfig) -> DictConfig:

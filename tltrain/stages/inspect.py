@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tltrain.config import KeyTokens, Mask
 from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
+from tltrain.data.rules import rule_name
 from tltrain.formats import tl
 from tltrain.formats.native import tools_of
 from tltrain.formats.stubs import description_of, render_tools
@@ -77,7 +78,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     terminal.console.print(legend())
     settings = Settings(
         cfg.stage.w_max,
-        cfg.stage.rule.name if cfg.stage.mae else None,
+        rule_name(cfg) if cfg.stage.mae else None,
         cfg.model.path or cfg.model.name,
         key_tokens.name,
         str(cfg.weighting.name),

@@ -22,7 +22,7 @@ from tltrain import tracking
 from tltrain.data import native, turns
 from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.data.rule_comparison import RuleComparison
-from tltrain.data.rules import named_rule
+from tltrain.data.rules import named_rule, rule_name
 from tltrain.data.trainer_files import TRAINERS
 from tltrain.runtime import runs
 from tltrain.tracking import names
@@ -44,7 +44,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     counts = asdict(report)
     metrics = {
         **counts,
-        "rule": cfg.stage.rule.name if cfg.stage.mae else None,
+        "rule": rule_name(cfg) if cfg.stage.mae else None,
         "rules_differ": comparison.metrics() if comparison else None,
         "file": name,
         "written": asdict(written) if written else None,

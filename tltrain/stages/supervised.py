@@ -5,8 +5,8 @@
 
 Both stages share one code path: MAE decides which turns are learned (`stage.mae`), PKT weights the tokens of a turn
 (`stage.w_max`). Writes `model/` (safetensors, tokenizer with the TL chat template), `history.jsonl` and `losses.png`
-(the logged values), and `metrics.json`. A model's folder records digests of the queries it was trained on
-(`model/trained_on.json`), so that an evaluation can tell seen from unseen queries.
+(the logged values), and `metrics.json`. A model's folder records digests of the conversations it was
+trained on (`model/trained_on.json`), so that an evaluation can tell seen from unseen queries, and the gate known ones.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
+from tltrain.data.split import opening_key
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, json_files, runs, terminal
@@ -239,7 +240,7 @@ def library_errors(kinds: tuple[type[Exception], ...] = (ValueError, ImportError
 
 
 def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
-    """Write `model/`: safetensors, tokenizer, chat template, tokenization record, and digests of training queries.
+    """Write `model/`: safetensors, tokenizer, chat template, tokenization record, and digests of training data.
 
     Args:
         trainer: the one that trained the model. Every process must call this; the first one writes.
@@ -250,7 +251,8 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
 
     native = run.encoder.reads_tokens
     choice, folder = run.cfg.model, run.folder / "model"
-    queries = {*trained_on(run.base), *(query_key(item.query) for item in run.train)}
+    known = {*trained_on(run.base), *(query_key(item.query) for item in run.train)}
+    known.update(filter(None, map(opening_key, run.train)))
     part = folder.with_name(f".{folder.name}.part")  # the final name only ever holds a complete model
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
@@ -269,7 +271,7 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
             TrainedPrompts.of(run.encoder, run.held_out or run.train).write(part)
             if native:
                 encoders.end_at(part, run.encoder.native.stop_ids)  # type: ignore[attr-defined]
-        runs.write_json(part / TRAINED_ON, sorted(queries))
+        runs.write_json(part / TRAINED_ON, sorted(known))
         if distributed.leads():
             runs.readable_by_umask(part)
             shutil.rmtree(folder, ignore_errors=True)

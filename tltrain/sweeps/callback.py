@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 failed_jobs: list[str] = []
 """Folders of the last multirun's failed jobs, from all processes."""
+refusals: list[int] = []
+"""Exit statuses of the last multirun's jobs that ended well with the verdict no, from all processes."""
 
 
 class SweepCallback(Callback):
@@ -62,6 +64,7 @@ class SweepCallback(Callback):
         _claim(config, "hydra.sweep.dir")
         self.jobs = count_jobs(config)
         failed_jobs.clear()
+        refusals.clear()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Announce the job."""
@@ -94,6 +97,7 @@ class SweepCallback(Callback):
         folder = Path(config.hydra.sweep.dir)
         name = _name(config)
         try:
+            refusals.extend(filter(None, map(refusal, job_folders(folder))))
             sweep = gather(job_folders(folder), name, command(), OmegaConf.select(config, "report.baseline"))
         except TltrainError as error:
             log.error("%s", error)
@@ -109,6 +113,13 @@ class SweepCallback(Callback):
             line = wandb_folders.sync_command(folder.resolve())
             terminal.errors.print(line, markup=False, highlight=False, soft_wrap=True)
         runs.link_latest(folder)
+
+
+def refusal(folder: Path) -> int | None:
+    """Return the exit status of a finished run whose verdict is no (stage=gate); None for any other."""
+    metrics = runs.ended(folder) or {}
+    status = metrics.get("exit_status")
+    return status if metrics.get("passed") is False and isinstance(status, int) else None
 
 
 def progress(sweep: Path, jobs: int | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from rich.text import Text
 
 from tltrain.environments.answers import ReadAnswer
-from tltrain.environments.chat import typed_answer
+from tltrain.environments.chat import is_cut, typed_answer
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.formats.preamble import thought_end, without_words
@@ -54,9 +54,18 @@ class Screen:
         return None
 
     def tool_answer(self, call: Call) -> str | None:
-        """Return the next line as the answer of a tool that has no implementation."""
-        line = self._line(f"answer of {plain(call.name)}> ")
-        return None if line is None else typed_answer(line)
+        """Return the next line as the answer of a tool that has no implementation; a JSON value may have several lines.
+
+        An empty line ends a value that is not complete, which is then text.
+        """
+        said = self._line(f"answer of {plain(call.name)}> ")
+        while said is not None and is_cut(said):
+            if (line := self._line("... ")) is None:
+                return None
+            if not line.strip():
+                break
+            said = f"{said}\n{line}"
+        return None if said is None else typed_answer(said)
 
     def _line(self, prompt: str) -> str | None:
         try:
@@ -110,11 +119,12 @@ class Screen:
                 kind = error_kind(message.text, self.rule)
                 self._print(f"  -> {plain(message.text)}", "red" if kind else "dim")
 
-    def summary(self, metrics: Mapping[str, Any], file: Path) -> None:
-        """Show a summary of the chat."""
+    def summary(self, metrics: Mapping[str, Any], file: Path | None) -> None:
+        """Show a summary of the chat and where it was saved; None: nothing was said, so there is no file."""
         counts = (plural(metrics["messages"], "message"), plural(metrics["calls"], "call"))
         wrong = f"{metrics['de']} not as documented, {metrics['ce']} answered with an error"
-        self.note(f"{', '.join(counts)}, {wrong}. Saved to {file}")
+        saved = "Nothing was said, so nothing was saved." if file is None else f"Saved to {file}"
+        self.note(f"{', '.join(counts)}, {wrong}. {saved}")
 
     def note(self, text: str) -> None:
         """Show a line from the program itself."""

@@ -74,7 +74,7 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     ]
     terminal.table("Difference in points [95 % interval]", ["", "TS", "PI", "CF"], rows)
     tables.print_kinds({NAMES[name]: model["rows"] for name, model in models.items()})
-    for line in filter(None, (metrics["verdict"], metrics["too_few"])):
+    for line in filter(None, (metrics["verdict"], metrics["too_few"], *(f"{each}." for each in metrics["caveats"]))):
         terminal.console.print(line, markup=False)
     terminal.console.print(f"Exit status {metrics['exit_status']}. Written to {folder}: gate.html", markup=False)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from omegaconf import DictConfig
 
+from tltrain.data.rules import rule_name
 from tltrain.runtime import terminal
 
 COUNTS = ("calls", "kept", "dropped_error", "dropped_no_answer", "dropped_at_random", "not_learned_by_source")
@@ -23,7 +24,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     rows = [[name.replace("_", " "), metrics[name], f"{metrics[name] / calls:.1%}"] for name in COUNTS]
     terminal.table("MAE", ["calls", "number", "share"], rows)
     if metrics["rules_differ"]:
-        show_difference(metrics["rules_differ"], metrics["rule"])
+        show_difference(metrics["rules_differ"], metrics["rule"], rule_name(cfg, "strict"))
     if metrics["written"]:
         show_written(metrics["written"], metrics["dropped_with_message"], metrics["settings"])
     terminal.console.print(f"Written to {folder / metrics['file']}", markup=False)
@@ -66,19 +67,25 @@ ADVICE: Final = {
 }
 
 
-def show_difference(found: dict[str, Any], rule: str) -> None:
-    """Print how many answers are errors under only one of MAE's two rules, if any, with examples."""
+def show_difference(found: dict[str, Any], rule: str, strict: str) -> None:
+    """Print how many answers are errors under only one of MAE's two rules, if any, with examples.
+
+    Args:
+        rule: name of the rule of this run. strict: name of the second rule, `strict` or that of a user's own.
+    """
     differ, answers = found["only_paper"] + found["only_strict"], max(found["answers"], 1)
     if not differ:
         return
     terminal.console.print(
-        f"The rules paper and strict differ on {differ} of {found['answers']} answers ({differ / answers:.1%}): "
-        f"{found['only_strict']} are an error under strict only, {found['only_paper']} under paper only.",
+        f"The rules paper and {strict} differ on {differ} of {found['answers']} answers ({differ / answers:.1%}): "
+        f"{found['only_strict']} are an error under {strict} only, {found['only_paper']} under paper only.",
         markup=False,
     )
     for example in found["examples"]:
         under = "strict" if example["paper"] is None else "paper"
         kind = example[under].replace("_", " ")
-        terminal.console.print(f"  {under} only ({kind}): {example['answer']}", markup=False)
+        terminal.console.print(
+            f"  {strict if under == 'strict' else under} only ({kind}): {example['answer']}", markup=False
+        )
     if rule in ADVICE:  # controls have no advice
         terminal.console.print(ADVICE[rule], markup=False)

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.support.rotbench_records import FIRST
 from tests.support.toolalpaca_records import API
 from tltrain import config
 from tltrain.entry import words as command_line_words
+from tltrain.runtime import runs
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +54,39 @@ def test_settings_of_the_adapter_are_for_the_sweep_with_the_adapter_alone():
         if command.step in (*run.SWEEPS, "general")
     }
     assert [key[0] for key, given in ranks.items() if given] == ["lora"] and len(ranks) == 5
+
+
+def test_a_finished_evaluation_of_other_words_or_of_another_model_is_run_again(tmp_path, monkeypatch, capsys):
+    ran: list[tuple[str, ...]] = []
+
+    def tltrain(words, **_):
+        ran.append(tuple(words[3:]))
+        folder = next(word.removeprefix("hydra.run.dir=") for word in words if word.startswith("hydra.run.dir="))
+        runs.write_json(Path(folder) / "metrics.json", {})
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(run.subprocess, "run", tltrain)
+    trained = tmp_path / "full" / str(run.ALL) / "model_irm" / "model"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    trained.parent.mkdir(parents=True)
+    trained.symlink_to(tmp_path / "first")
+
+    def start(*words: str) -> int:
+        asked, steps, _ = run.parsed(("--out", str(tmp_path), "--steps", "general", *WORDS, *words))
+        before = len(ran)
+        for command in run.commands(asked, steps):
+            if command.step == "general" and "general/lora" not in command.words[-1]:
+                run.execute(command)
+        return len(ran) - before
+
+    assert start() == 2  # the base model and the trained one
+    assert start() == 0 and capsys.readouterr().out.count("done before") == 2
+    assert start("seed=1") == 2 and "again, since the last result is of another command" in capsys.readouterr().out
+    assert start("seed=1") == 0
+    trained.unlink()
+    trained.symlink_to(tmp_path / "second")  # trained anew, with other settings
+    assert start("seed=1") == 1 and "general/full" in ran[-1][-1]
 
 
 def test_the_sweep_is_the_papers_ablation():

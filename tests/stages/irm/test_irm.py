@@ -29,7 +29,7 @@ def test_the_model_loads_and_has_learned(ran, model):
     assert len(same) == 20  # only the policy's: its head is tied to the embedding, and the critic is not saved
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert loaded.config.eos_token_id == tokenizer.eos_token_id and tokenizer.chat_template
-    assert len(json.loads((folder / "trained_on.json").read_text())) == 10
+    assert len(json.loads((folder / "trained_on.json").read_text())) == 20  # queries and openings of 10
 
 
 def test_ppo_moves_the_weights(runs, model):
