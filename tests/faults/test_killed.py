@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interruptions import interrupted
 from tests.support.launched_runs import RECIPES, Whole, end, marking_steps, same, start, steps, whole
-from tltrain.training.checkpoints import COMPLETE, step_of
+from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
 KILLED = -9
 PHASES = ("data", "training", "saving", "evaluating", "ended")
@@ -119,6 +121,25 @@ def test_killed_at_twenty_random_moments(uninterrupted, tmp_path, recipe, figure
         **{"went on": went_on, "began anew": count - went_on, "differed": len(differed)},
     )
     assert not differed, "\n".join(differed)
+
+
+CONVERSING = {
+    "while the second rollout's conversations are held": ("environments/loop.py:_Session.receive", 17),
+    "in the second epoch on a rollout": ("training/ppo.py:PPOTrainer.compute_loss", 4),
+}
+"""Where a run with conversations is killed -> a function, and at which of its calls."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", CONVERSING)
+def test_conversations_killed(uninterrupted, tmp_path, where):
+    reference = uninterrupted("conversations")
+    process = start(tmp_path, *reference.words, before=interrupted(CONVERSING[where], signal.SIGKILL))
+    end(process, tmp_path, status=KILLED)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert step_of(last_checkpoint(checkpoints)) == (2 if "second rollout" in where else 1)
+    assert "going on from" in end(start(tmp_path, *reference.words), tmp_path)
+    assert same(tmp_path, reference.home) == []
 
 
 # --- at moments that chance rarely hits -----------------------------------------------------------------------------

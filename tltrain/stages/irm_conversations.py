@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
+from tltrain.training.conversation_reward import usable
 from tltrain.trajectory import FINISH, Call, Trajectory
 from tltrain.views import transcripts
 
@@ -254,16 +255,38 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
+def warn_of_failures(costs: Mapping[str, float]) -> None:
+    """Warn if conversations of the training were not learned from because their environment failed."""
+    if costs["environment_errors"]:
+        log.warning(
+            "%d of the %d conversations were not learned from, since their environment failed; the warnings above and "
+            "%s say why",
+            *(costs["environment_errors"], costs["conversations"], "tltrain.log"),
+        )
+
+
 class FirstConversations:
-    """Warn if almost no call of the first rollout can be read."""
+    """Check the first rollout: stop if every environment failed, and warn if almost no call can be read."""
 
     def __init__(self, unreadable: float) -> None:
         self.unreadable, self.seen = unreadable, False
 
     def __call__(self, step: int, rewarded: Sequence[RewardedConversation]) -> None:
-        """Check the conversations of step `step` (from 1); only the first step counts."""
+        """Check the conversations of step `step` (from 1); only the first step counts.
+
+        Raises:
+            TltrainError: there is nothing to learn, since no environment works.
+        """
+        if self.seen or step > 1:
+            return
+        if rewarded and not any(usable(one.conversation) for one in rewarded):
+            raise TltrainError(
+                f"stage.environment: it failed in all {len(rewarded)} conversations of the first step, so there is "
+                f"nothing to learn from; about {rewarded[0].conversation.task.id}: "
+                f"{rewarded[0].conversation.outcome['error']}"
+            )
         calls = [call for one in rewarded for call in one.conversation.calls]
-        if self.seen or step > 1 or not calls:
+        if not calls:
             return
         self.seen = True
         wrong = sum(call.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for call in calls)

@@ -7,9 +7,11 @@ A turn is one answer of the model (an assistant message), and its reward is a su
     tool_error      a tool ran and answered with an error
     golden          the call against the next golden one, as long as all calls that ran equal the golden ones
     calls           calls beyond the number of golden calls, or missing where the model ends a turn of the user
+    trailing_text   text follows a call, which nobody reads
 
 Each call pays one price, the worst of those that apply, and a call that equals the golden one pays none, whatever its
-tool answers. The prices are configuration keys (`config.ConversationReward`). With their defaults:
+tool answers; the price of trailing text is added to either. The prices are configuration keys
+(`config.ConversationReward`). With their defaults:
 
 - Only the golden calls, with a right outcome, earn the most: each earns `correct`, at most once, since the golden path
   cannot be walked twice, and any other call, in place of them or beyond them, costs something.
@@ -33,7 +35,7 @@ from tltrain.grading import Grade, Outcome, grade
 from tltrain.runtime import targets
 from tltrain.trajectory import FINISH, Call, Tool
 
-PARTS = ("outcome", "documentation", "tool_error", "golden", "calls")
+PARTS = ("outcome", "documentation", "tool_error", "golden", "calls", "trailing_text")
 """Names of the parts of a reward."""
 OWN = "own"
 """Name of the only part of a user's own reward."""
@@ -138,6 +140,8 @@ class _Walk:
 
     def _call(self, made: JudgedCall) -> None:
         documentation = self._documentation(made)
+        if self.settings.trailing_text and made.has_trailing_text:
+            self._add("trailing_text", self.settings.trailing_text)
         if made.call is not None and made.call.name == FINISH and made.outcome is not Outcome.TOOL_HALLUCINATION:
             self._add("documentation", documentation)
             self._end_turn()
