@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.interruptions import interrupted
 from tests.support.launched_runs import RECIPES, Whole, end, marking_steps, same, start, steps, whole
-from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
+from tltrain.training.checkpoints import COMPLETE, step_of
 
 KILLED = -9
 PHASES = ("data", "training", "saving", "evaluating", "ended")
@@ -123,25 +121,6 @@ def test_killed_at_twenty_random_moments(uninterrupted, tmp_path, recipe, figure
     assert not differed, "\n".join(differed)
 
 
-CONVERSING = {
-    "while the second rollout's conversations are held": ("environments/loop.py:_Session.receive", 17),
-    "in the second epoch on a rollout": ("training/ppo.py:PPOTrainer.compute_loss", 4),
-}
-"""Where a run with conversations is killed -> a function, and at which of its calls."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", CONVERSING)
-def test_conversations_killed(uninterrupted, tmp_path, where):
-    reference = uninterrupted("conversations")
-    process = start(tmp_path, *reference.words, before=interrupted(CONVERSING[where], signal.SIGKILL))
-    end(process, tmp_path, status=KILLED)
-    checkpoints = tmp_path / "run" / "checkpoints"
-    assert step_of(last_checkpoint(checkpoints)) == (2 if "second rollout" in where else 1)
-    assert "going on from" in end(start(tmp_path, *reference.words), tmp_path)
-    assert same(tmp_path, reference.home) == []
-
-
 # --- at moments that chance rarely hits -----------------------------------------------------------------------------
 
 RARE = {
@@ -180,10 +159,17 @@ def test_killed_as_soon_as(uninterrupted, tmp_path, recipe, what):
     assert same(tmp_path, reference.home) == []
 
 
-@pytest.mark.faults
-def test_killed_twice(uninterrupted, tmp_path):
-    reference = uninterrupted("irm")
-    for step in (1, 3):
+@pytest.mark.parametrize(
+    ("recipe", "kills"),
+    [
+        pytest.param("irm", (1, 3), marks=pytest.mark.faults),
+        # Before the second epoch on a rollout, and while the conversations of the next one are held.
+        pytest.param("conversations", (1, 2), marks=pytest.mark.slow),
+    ],
+)
+def test_killed_twice(uninterrupted, tmp_path, recipe, kills):
+    reference = uninterrupted(recipe)
+    for step in kills:
         process = start(tmp_path, *reference.words)
         while process.is_alive() and not any(
             step_of(c.parent) >= step for c in tmp_path.glob(f"run/checkpoints/*/{COMPLETE}")
