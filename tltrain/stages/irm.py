@@ -65,11 +65,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         folder,
         training_arguments,
         leftovers=("samples.jsonl", TRANSCRIPTS, "before.json", rejection_sampling.SAMPLED),
+        learns_data=not (conversing := irm_conversations.is_rollout(cfg)),
     )
     model, bf16 = prepared.model, prepared.bf16
     encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
     check_thoughts(cfg, encoder)
-    conversing = irm_conversations.is_rollout(cfg)
     judge = reward_function.RewardFunction(
         pricing.TableReward() if conversing else pricing.configured(cfg.reward, cfg.stage.matching),
         cfg.stage.matching.name,

@@ -25,12 +25,13 @@ from tltrain.environments.loop import ConversationSettings
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript
 from tltrain.evaluation.transcripts import transcript
+from tltrain.formats.calls import render_call
 from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.training.conversation_reward import usable
-from tltrain.trajectory import FINISH, Call, Trajectory
+from tltrain.training.conversation_reward import stand_ins, usable
+from tltrain.trajectory import FINISH, Call, Message, Task, Trajectory
 from tltrain.views import transcripts
 
 if TYPE_CHECKING:
@@ -112,15 +113,42 @@ def judge(cfg: DictConfig) -> Judge:
     return priced
 
 
+def golden_lengths(own: registry.World, tasks: Sequence[Task], encoder: Encoder) -> list[int]:
+    """Return the number of tokens of each different golden call of the tasks, end token included."""
+    if own.golden is None:
+        return []
+    calls = {render_call(call): call for task in tasks for turn in own.golden(task) for call in turn}
+    return encoder.answer_lengths(
+        Trajectory(text, stand_ins([call]), (Message("user", ""), Message.calling(call)))
+        for text, call in calls.items()
+    )
+
+
 def limits(
-    cfg: DictConfig, train: Sequence[Trajectory], held_out: Sequence[Trajectory], encoder: Encoder, context: int | None
+    cfg: DictConfig,
+    data: Sequence[Trajectory],
+    encoder: Encoder,
+    context: int | None,
+    golden: Sequence[int] = (),
 ) -> tuple[int, int | None]:
     """Return the maximum number of tokens of an answer, and of the history before it.
 
-    The first is `stage.max_new_tokens`; if that is not set, it is large enough for the calls of the data.
+    The first is `stage.max_new_tokens`; if that is not set, it is large enough for the calls of the data and the tasks.
+
+    Args:
+        golden: the number of tokens of the tasks' golden calls.
     """
-    lengths = [] if cfg.stage.max_new_tokens is not None else encoder.answer_lengths([*train, *held_out])
-    most = answer_limit(lengths, cfg.stage.max_new_tokens, context, cfg.stage.max_prompt_length)
+    given, longest = cfg.stage.max_new_tokens, cfg.stage.max_prompt_length
+    lengths = [] if given is not None else encoder.answer_lengths(data)
+    most = answer_limit(lengths, given, context, longest)
+    if max(golden, default=0) > most:
+        most = answer_limit(golden, given, context, longest)
+    if cut := sum(length > most for length in golden):
+        log.warning(
+            "%d of the %d different golden calls of the tasks do not fit stage.max_new_tokens=%d, so tasks with them "
+            "cannot be solved by golden calls; raise it",
+            *(cut, len(golden), most),
+        )
     room = None if context is None else context - most
     if room is not None and room < 1:
         raise TltrainError(
@@ -141,13 +169,19 @@ def conversations(
     from tltrain.training.conversation_ppo import BASELINES
     from tltrain.training.conversation_rollout import Conversations
 
-    most, longest = limits(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model))
-    cfg = with_answer_limit(cfg, most)
-    own = world(cfg, longest)
+    _, node = chosen_benchmarks.environment(cfg)
+    own = world(cfg, None)
+    golden = golden_lengths(registry.World(node), own.tasks, prepared.encoder)
+    data = [*prepared.train, *prepared.held_out]
+    most, longest = limits(cfg, data, prepared.encoder, generation.context(prepared.model), golden)
+    cfg, own = with_answer_limit(cfg, most), replace(own, max_prompt_length=longest)
     stage, size = cfg.stage, group_size(cfg)
     log.info(
         "irm: %d conversations about each task of a step; an answer has at most %d tokens, a history %s",
         *(size, most, "any number" if longest is None else longest),
+    )
+    log.info(
+        "irm: of data=%s only held-out questions and the length of calls are used; it is not learned", cfg.data.name
     )
     log.info(
         "plan: memory and time depend on how long the conversations become; stage=plan estimates the longest allowed"

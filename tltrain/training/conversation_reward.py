@@ -77,6 +77,13 @@ def part_sums(rewards: Sequence[TurnReward]) -> dict[str, float]:
     return {name: math.fsum(turn.parts.get(name, 0.0) for turn in rewards) for name in names}
 
 
+def stand_ins(calls: Sequence[Call]) -> tuple[Tool, ...]:
+    """Return tools that document no more of these calls than the names."""
+    properties: dict[str, Any] = {name: {} for call in calls for name in call.arguments}
+    names = sorted({call.name for call in calls})
+    return tuple(Tool(name, "", {"type": "object", "properties": properties}) for name in names)
+
+
 # --- the reward that reward=conversation chooses ---------------------------------------------------------------------
 
 
@@ -192,9 +199,8 @@ class _Walk:
     def _documented(self, *calls: Call) -> Sequence[Tool]:
         """Return the last tools on offer, and stand-ins for tools of earlier turns that these calls name."""
         tools = self.conversation.tools
-        gone = {call.name for call in calls} - {tool.name for tool in tools}
-        names: dict[str, Any] = {name: {} for call in calls for name in call.arguments}
-        return (*tools, *(Tool(name, "", {"type": "object", "properties": names}) for name in sorted(gone)))
+        offered = {tool.name for tool in tools}
+        return (*tools, *(tool for tool in stand_ins(calls) if tool.name not in offered))
 
     def _open(self, found: Grade) -> bool:
         if found.outcome is not Outcome.WRONG_VALUE or found.prediction is None:

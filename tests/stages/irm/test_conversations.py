@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.support.command_line import Ran
@@ -11,9 +13,11 @@ from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
 from tltrain.evaluation.records import Transcript
 from tltrain.stages import irm_conversations
+from tltrain.tokens.encoder import Encoder
 from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
 from tltrain.training import reward_function
+from tltrain.trajectory import Call, Message, Task, Trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -203,6 +207,20 @@ def test_keys_of_the_loop_may_be_set_with_every_algorithm():
         "stage.clip: stage.algorithm=grpo with stage.rollout=call reads no such key; stage.algorithm="
     )
     assert mistake(*CONVERSING, "stage.algorithm=rloo", "stage.lam=0.5").endswith("stage.algorithm=ppo does")
+
+
+def test_answers_may_be_as_long_as_the_golden_calls_of_the_tasks(byte_level, caplog):
+    encoder, cfg = Encoder(byte_level), composed(*CONVERSING, "model=tiny")
+    data = [Trajectory("d", (), (Message("user", "Look!"), Message.calling(Call("look", {}))))]
+    most, _ = irm_conversations.limits(cfg, data, encoder, 8192)
+    own = SimpleNamespace(golden=lambda task: [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]])
+    golden = irm_conversations.golden_lengths(own, [Task("a"), Task("b")], encoder)
+    assert len(golden) == 2 and min(golden) < most < max(golden)
+    assert irm_conversations.limits(cfg, data, encoder, 8192, [min(golden)])[0] == most
+    assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] >= max(golden) and not caplog.records
+    cfg.stage.max_new_tokens = max(golden) - 1
+    assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] == max(golden) - 1
+    assert "1 of the 2 different golden calls of the tasks do not fit stage.max_new_tokens" in caplog.text
 
 
 @pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
