@@ -428,7 +428,7 @@ WORKER = """
 import pickle, sys
 from tltrain.entry import launch
 from tltrain.entry.composed import choice_of
-launch._as_in_hydra(pickle.loads(open(sys.argv[1], "rb").read()))
+launch.as_in_hydra(pickle.loads(open(sys.argv[1], "rb").read()))
 print(choice_of("benchmark", "mine").path)
 """
 

@@ -19,7 +19,7 @@ def ended(**codes: int) -> dict[int, SimpleNamespace]:
 
 def report(place: Path, rank: int, error: Exception) -> None:
     """Report an error as a worker does in its own process."""
-    launch._report(place, rank, error)
+    launch.report_failure(place, rank, error)
 
 
 def test_an_error_that_was_reported_outlives_the_abort_that_follows_it(tmp_path):

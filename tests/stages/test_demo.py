@@ -14,7 +14,7 @@ from tests.support.tracked import read
 def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
     sizes += ["+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"]
-    ran = tltrain(*SMALL, *sizes, folder=tmp_path / "a run, with = and spaces")
+    ran = tltrain(*SMALL, *sizes, "stage.parallel=1", folder=tmp_path / "a run, with = and spaces")
     table = ran.out[ran.out.index("tools never trained on") :]
     assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
     assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()

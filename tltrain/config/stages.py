@@ -86,6 +86,13 @@ class DemoSizes:
     max_new_tokens: int = key(MISSING, "maximum length of a generated call in tokens", least=1, most=TOKENS)
     batch_size: int = key(MISSING, "number of prompts answered at the same time", least=1, most=ROWS)
     irm_steps: int = key(MISSING, "number of IRM rollouts, with an optimizer step on each", least=1)
+    parallel: int = key(
+        MISSING,
+        "maximum number of stages that run at the same time, each with its share of the cores and with a model of its "
+        "own in memory",
+        least=1,
+        most=1000,
+    )
 
 
 @dataclass

@@ -168,7 +168,7 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         file = Path(place) / "run.json"
         file.touch(mode=0o600)  # only the user can enter the folder either
         file.write_bytes(messages.encode((secret, cfg, HydraConfig.instance().cfg, folder)))
-        with _environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
+        with environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
             try:
                 elastic_launch(launch_config(cfg.hardware, place), sys.executable)(
                     "-u", "-m", "tltrain.entry.worker", str(file)
@@ -240,7 +240,7 @@ def _node_rank(hardware: DictConfig) -> int:
 
 
 @contextmanager
-def _environment(count: int, threads: int | None) -> Iterator[None]:
+def environment(count: int, threads: int | None) -> Iterator[None]:
     """Set the environment that workers inherit: the path of this package, and their number of threads."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"), *own_code.found())))
@@ -333,13 +333,13 @@ def work(file: Path) -> int:
     faulthandler.enable()  # a crash in native code then shows where Python called it
     place = started(dict(os.environ))
     assert place is not None
-    report = partial(_report, file.parent, place.rank)
+    report = partial(report_failure, file.parent, place.rank)
     secret, cfg, hydra_config, folder = messages.decode(file.read_bytes())
     # With several nodes the team notices a death first; on one node the launcher does.
     team = distributed.join(place, secret, on_failure=report, on_death=lambda line: report(TltrainError(line)))
     if place.rank == 0:
         try:
-            _as_in_hydra(hydra_config)
+            as_in_hydra(hydra_config)
             redact.begin_job(cfg)
             with preemption.handled(), tracking.prepared(cfg):
                 run_stage(cfg, folder)
@@ -364,7 +364,7 @@ def work(file: Path) -> int:
     return 0
 
 
-def _as_in_hydra(hydra_config: DictConfig) -> None:
+def as_in_hydra(hydra_config: DictConfig) -> None:
     """Set up logging and `HydraConfig` (which `composed.compose` needs) as in a job of Hydra."""
     from hydra.core.utils import configure_log, setup_globals
 
@@ -374,7 +374,8 @@ def _as_in_hydra(hydra_config: DictConfig) -> None:
     configure_log(hydra_config.hydra.job_logging, hydra_config.hydra.verbose)
 
 
-def _report(place: Path, rank: int, error: Exception) -> None:
+def report_failure(place: Path, rank: int, error: Exception) -> None:
+    """Write why a process ends into the folder `place`, where the process that started it looks."""
     user = isinstance(error, TltrainError | OSError)
     trace = "" if user else "".join(traceback.format_exception(error))
     failure = Failure(rank, distributed.in_one_line(error), trace, user, time.time())

@@ -5,7 +5,8 @@
 
 Runs other stages as a user would, each in its own folder below this run's: `stage=sft` and `stage=pkt` on the same
 generated trajectories, `stage=irm` from the PKT model, then `stage=eval` of the base model and the three trained ones
-on tools that are not in the training split.
+on tools that are not in the training split. Stages that do not need one another run at the same time
+(`stage.parallel`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.text import Text
 
-from tltrain.entry import checks, launch
+from tltrain.entry import checks, side_by_side
 from tltrain.entry.composed import compose
-from tltrain.runtime import runs, terminal
+from tltrain.entry.side_by_side import Job
+from tltrain.runtime import runs
 
 MODELS = ("base", "sft", "pkt", "irm")
 """The models to evaluate: the base model, and the results of the stages."""
@@ -32,24 +33,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
     checks.check(composed(["stage=irm", *steps]))  # report what it refuses before the first training run
-    for stage in ("sft", "pkt"):
-        run_composed(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
-    run_composed(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])
-    scores = {}
-    for name in MODELS:
-        path = [] if name == "base" else trained(folder / name)
-        scores[name] = run_composed(
-            folder / f"eval_{name}",
-            [
-                "stage=eval",
-                "benchmark=toolworld",
-                f"benchmark.size={cfg.stage.test_size}",
-                f"data.size={cfg.stage.train_size}",
-                f"stage.max_new_tokens={cfg.stage.max_new_tokens}",
-                f"stage.batch_size={cfg.stage.batch_size}",
-                *path,
-            ],
-        )
+    size = f"data.size={cfg.stage.train_size}"
+    pair = [job(folder / stage, [f"stage={stage}", size], cfg.stage.args) for stage in ("sft", "pkt")]
+    side_by_side.run(pair, cfg.stage.parallel)
+    irm = job(folder / "irm", ["stage=irm", size, *trained(folder / "pkt"), *steps])
+    side_by_side.run([irm], cfg.stage.parallel)
+    questions = ["stage=eval", "benchmark=toolworld", f"benchmark.size={cfg.stage.test_size}", size]
+    questions += [f"stage.{name}={cfg.stage[name]}" for name in ("max_new_tokens", "batch_size")]
+    asked = [
+        job(folder / f"eval_{name}", [*questions, *([] if name == "base" else trained(folder / name))])
+        for name in MODELS
+    ]
+    scores = dict(zip(MODELS, side_by_side.run(asked, cfg.stage.parallel), strict=True))
     metrics = {
         f"{name}/{level}": score[f"toolworld/{level}"]
         for name, score in scores.items()
@@ -70,8 +65,8 @@ def composed(overrides: list[str]) -> DictConfig:
     return compose([*own, "data=toolworld", *overrides])
 
 
-def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
-    """Run another stage in `folder`, see `composed`.
+def job(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> Job:
+    """Return another stage to run in `folder`, see `composed`.
 
     Args:
         arguments: of trl.SFTConfig, set as `stage.args`.
@@ -81,5 +76,4 @@ def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | Non
         cfg.stage.args = arguments
     checks.check(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    terminal.errors.rule(Text(f"{folder.name}: {' '.join(overrides)}"), align="left")
-    return launch.run_stage(cfg, folder)
+    return Job(cfg, folder, " ".join(overrides))
