@@ -102,7 +102,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
         listeners: list[Any] = [samples, reward_function.FirstRollout()]
         if conversing:
-            shown = irm_conversations.ConversationLog(folder, samples)
+            shown = irm_conversations.ConversationLog(folder, samples, irm_conversations.golden_calls(cfg))
             listeners = [shown, irm_conversations.FirstConversations(reward_function.UNREADABLE)]
         if samples.path.is_file() and prepared.resume_from:  # else there is no log, or no checkpoint to resume from
             listeners[0].forget_after(step_of(Path(prepared.resume_from)))

@@ -30,12 +30,11 @@ from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.training.conversation_reward import stand_ins, usable
+from tltrain.training.conversation_reward import Golden, stand_ins, usable
 from tltrain.trajectory import FINISH, Call, Message, Task, Trajectory
 from tltrain.views import transcripts
 
 if TYPE_CHECKING:
-    from tltrain.environments.loop import Conversation
     from tltrain.stages.training_runs import TrainingRun
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.conversation_ppo import Judge, RewardedConversation
@@ -103,14 +102,16 @@ def judge(cfg: DictConfig) -> Judge:
     """Return the function that prices a conversation, given its golden calls if the environment has any."""
     from tltrain.training import pricing
 
-    _, node = chosen_benchmarks.environment(cfg)
-    golden = registry.World(node).golden
+    golden = golden_calls(cfg)
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
+    return lambda conversation: price(conversation, golden(conversation.task))
 
-    def priced(conversation: Conversation) -> Any:
-        return price(conversation, None if golden is None else golden(conversation.task))
 
-    return priced
+def golden_calls(cfg: DictConfig) -> Callable[[Task], Golden | None]:
+    """Return the function that gives the golden calls of a task: None if the environment has none."""
+    _, node = chosen_benchmarks.environment(cfg)
+    found = registry.World(node).golden
+    return (lambda task: None) if found is None else found
 
 
 def golden_lengths(own: registry.World, tasks: Sequence[Task], encoder: Encoder) -> list[int]:
@@ -210,11 +211,11 @@ def report(cfg: DictConfig, asked: Conversations) -> dict[str, Any]:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def record(step: int, one: RewardedConversation) -> SampleRecord:
-    """Return a conversation as a line of `samples.jsonl`."""
+def record(step: int, one: RewardedConversation, golden: Golden | None = None) -> SampleRecord:
+    """Return a conversation as a line of `samples.jsonl`, with the golden calls of its task, one a line."""
     from tltrain.training.reward_function import SampleRecord
 
-    said, rewards = one.conversation, {turn.message: turn.reward for turn in one.rewards}
+    said, rewards = one.conversation, {turn.message: turn.parts for turn in one.rewards}
     first = next((at for at, message in enumerate(said.messages) if message.role == "assistant"), len(said.messages))
     shown = _transcript(one)
     success = said.outcome.get("success")
@@ -222,7 +223,8 @@ def record(step: int, one: RewardedConversation) -> SampleRecord:
         step=step,
         id=f"{said.task.id}#{said.task.meta.get('rollout', 0)}",
         prompt="\n".join(message.text for message in said.messages[:first]),
-        sampled="\n".join(_said(shown, at, rewards.get(at)) for at, _ in enumerate(said.messages) if at >= first),
+        sampled="\n".join(_said(shown, at, rewards.get(at, {})) for at, _ in enumerate(said.messages) if at >= first),
+        golden="\n".join(render_call(call) for turn in golden or () for call in turn),
         grade={True: "success", False: "failure", None: "unknown"}[success if isinstance(success, bool) else None],
         reward=one.reward,
         reason=f"ended: {said.ended}",
@@ -230,13 +232,18 @@ def record(step: int, one: RewardedConversation) -> SampleRecord:
     )
 
 
-def _said(shown: Transcript, at: int, reward: float | None) -> str:
+def _said(shown: Transcript, at: int, parts: Mapping[str, float]) -> str:
+    """Return a message with its price by part, and what is wrong with each of its calls."""
     message = shown.messages[at]
     if message.role != "assistant":
         return f"{message.role}: {message.content}"
-    texts = [call.text for call in shown.calls if call.message == at] or [message.content]
-    wrong = [call.reason or call.error or "" for call in shown.calls if call.message == at and (call.de or call.ce)]
-    return f"assistant ({0.0 if reward is None else reward:+g}): {' '.join(texts)}" + "".join(f" [{w}]" for w in wrong)
+    calls = [call for call in shown.calls if call.message == at]
+    price = ", ".join(f"{part} {price:+g}" for part, price in parts.items()) or "0"
+    wrong = [call.reason for call in calls if call.de] + [
+        "the tool answered with an error" for call in calls if call.ce
+    ]
+    texts = [call.text for call in calls] or [message.content]
+    return f"assistant ({price}): {' '.join(texts)}" + "".join(f" [{each}]" for each in wrong)
 
 
 def _transcript(one: RewardedConversation) -> Transcript:
@@ -247,11 +254,11 @@ class ConversationLog:
     """Log some conversations every `every` steps, to `samples.jsonl`, `transcripts.jsonl` and a tracker.
 
     Args:
-        samples: writes the lines of `samples.jsonl`; it says which steps are due.
+        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `golden_calls`.
     """
 
-    def __init__(self, folder: Path, samples: Any) -> None:
-        self.path, self.samples = folder / TRANSCRIPTS, samples
+    def __init__(self, folder: Path, samples: Any, golden: Callable[[Task], Golden | None]) -> None:
+        self.path, self.samples, self.golden = folder / TRANSCRIPTS, samples, golden
 
     def forget_after(self, step: int) -> None:
         """Remove the conversations of steps after `step`, which are run again after resuming."""
@@ -270,7 +277,7 @@ class ConversationLog:
                 rewards = {turn.message: dict(turn.parts) for turn in one.rewards}
                 line = {"step": step, "reward": one.reward, "rewards": rewards, **_transcript(one).to_json()}
                 file.write(json.dumps(redact.known_in(line), ensure_ascii=False) + "\n")
-        self.samples.write(step, [record(step, one) for one in shown])
+        self.samples.write(step, [record(step, one, self.golden(one.conversation.task)) for one in shown])
 
     def page(self, title: str) -> None:
         """Write `transcripts.html` from what was logged."""

@@ -195,7 +195,8 @@ class SampleRecord:
         step: optimizer step, from 1.
         id: id of the prompt.
         sampled: the model's response, in its own format with special tokens by their names.
-        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for.
+        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for; those of
+            a whole conversation one a line.
         grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
         reason: explanation of the grade.
         ended: whether the response has an end token.

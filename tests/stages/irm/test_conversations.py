@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.command_line import Ran
 from tests.support.composition import composed, mistake
+from tests.support.environment_samples import Room, hold, says
+from tests.support.mae_rules import STRICT
 from tests.support.small_runs import SMALL, last_line, steps, weights
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
@@ -16,7 +18,9 @@ from tltrain.stages import irm_conversations
 from tltrain.tokens.encoder import Encoder
 from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
-from tltrain.training import reward_function
+from tltrain.training import pricing, reward_function
+from tltrain.training.conversation_ppo import RewardedConversation
+from tltrain.training.conversation_rollout import SampledConversation
 from tltrain.trajectory import Call, Message, Task, Trajectory
 
 pytestmark = pytest.mark.slow
@@ -207,6 +211,22 @@ def test_keys_of_the_loop_may_be_set_with_every_algorithm():
         "stage.clip: stage.algorithm=grpo with stage.rollout=call reads no such key; stage.algorithm="
     )
     assert mistake(*CONVERSING, "stage.algorithm=rloo", "stage.lam=0.5").endswith("stage.algorithm=ppo does")
+
+
+def test_a_sample_says_what_each_answer_earned_and_why():
+    room = Room(seen=lambda at: "Error: there is nothing")
+    held = hold(says('look(at="a")', "look(to=1)", 'look(at="c") or so', 'finish(answer="no")'), room, rule=STRICT)
+    golden = [[Call("look", {"at": "a"}), Call("look", {"at": "b"})]]
+    price = pricing.configured_for_conversations(composed(*CONVERSING).reward, "strict")
+    rewarded = RewardedConversation(SampledConversation(held, ()), price(held, golden))
+    found = irm_conversations.record(3, rewarded, golden)
+    assert found.sampled.splitlines()[::2] == [
+        'assistant (golden +0.1): look(at="a") [the tool answered with an error]',
+        f"assistant (documentation -0.2): look(to=1) [{held.calls[1].reason}] [the tool answered with an error]",
+        'assistant (tool_error -0.15): look(at="c") or so [the tool answered with an error]',
+        'assistant (outcome -1): finish(answer="no")',
+    ]
+    assert found.golden == 'look(at="a")\nlook(at="b")' and found.grade == "failure"
 
 
 def test_answers_may_be_as_long_as_the_golden_calls_of_the_tasks(byte_level, caplog):
