@@ -26,7 +26,7 @@ def test_arms_differ_in_what_follows_the_supervised_training_alone(arm):
     cfg = composed("+experiment=conversation_rl", f"+experiment/arm={arm}", "model=tiny")
     irm, rollout, reward = ARMS[arm]
     assert (cfg.stage.irm, cfg.stage.rl.rollout.name, cfg.reward.name) == (irm, rollout, reward)
-    assert cfg.stage.rl.args.max_steps == 10 and cfg.stage.rl.environment.split == "train"
+    assert cfg.stage.rl.args.max_steps == 40 and cfg.stage.rl.environment.split == "train"
     assert cfg.stage.continued == (cfg.stage.rl.args if arm == "sft" else {})
 
 

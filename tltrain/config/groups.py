@@ -21,7 +21,7 @@ from tltrain.config.choices import (
 )
 from tltrain.config.keys import key
 from tltrain.config.recipes import ModelRecipes
-from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
+from tltrain.config.stages import GENERATED, ROWS, TOKENS, DemoSizes
 
 # `Optional[...]` because OmegaConf reads the annotations at run time.
 # ruff: noqa: UP045
@@ -59,6 +59,14 @@ class SweepSizes:
 
 
 @dataclass
+class ConversationRlSizes:
+    size: int = key(MISSING, "number of toolworld trajectories of the supervised training", least=1, most=GENERATED)
+    num_train_epochs: int = key(MISSING, "its passes over them", least=1)
+    irm_steps: int = key(MISSING, "optimizer steps of both IRMs and of the continued training", least=1)
+    tasks: int = key(MISSING, "trajectories or tasks per step", least=1, most=ROWS)
+
+
+@dataclass
 class Model:
     name: str = key(MISSING, "name of the model, in tables and for its folder in the cache")
     path: Optional[str] = key(None, "local folder or hub id, used instead of hub and package")
@@ -87,6 +95,9 @@ class Model:
     )
     demo: dict[str, int] = key({}, "settings of stage=demo that suit the model", schema=DemoSizes)
     sweep: dict[str, int] = key({}, "sizes that suit the model in the experiments on toolworld", schema=SweepSizes)
+    conversation_rl: dict[str, int] = key(
+        {}, "sizes that suit the model in +experiment=conversation_rl", schema=ConversationRlSizes
+    )
 
 
 @dataclass

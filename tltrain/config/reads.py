@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_MODEL = ("model", "!model.demo", "!model.sweep", "!model.sizes")
+_MODEL = ("model", "!model.demo", "!model.sweep", "!model.conversation_rl", "!model.sizes")
 _TRAINING = (*_MODEL, "data", "hardware", "mae", "tracking")
 _DEVICE = ("hardware", "!hardware.args", "!hardware.deepspeed", "!hardware.fsdp")
 _ASKING = (*_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "source")
@@ -30,7 +30,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "weighting", "reward", "source"),
     "gate": (*_TRAINING, "format", "weighting", "reward", "source"),
-    "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
+    "plan": ("data", "model", "!model.demo", "!model.sweep", "!model.conversation_rl", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
 }
