@@ -55,8 +55,16 @@ def _right(answer: str) -> bool:
     return on == ["a"] and "one" in answer
 
 
-def _broken():
+def _perhaps():
     return "perhaps"
+
+
+def _first() -> bool:
+    return on[0] == "a"
+
+
+def _late(answer: str) -> bool:
+    return not on or on[1] == answer
 '''
 
 
@@ -144,10 +152,23 @@ def test_a_public_function_that_checks_outcomes_is_no_tool(files):
         python_tools.tasks(files(question(), module=MODULE.replace("_right", "right")), 0)
 
 
-def test_a_check_that_does_not_tell_breaks_its_conversation_alone(files):
-    found = hold(files(question(check="_broken"), question(check="_right")), 'finish(answer="")')
-    assert [one.ended for one in found] == ["environment error", "finish"]
-    assert '_broken of lamps.py: expected True or False, found "perhaps"' in found[0].outcome["error"]
+@pytest.mark.parametrize(
+    ("check", "found"),
+    [("_perhaps", 'found "perhaps"'), ("_first", "it failed: list index out of range"), ("hang", "it failed: .*1 s")],
+)
+def test_a_check_that_does_not_tell_is_told_before_the_first_conversation(files, check, found):
+    benchmark = files(question(check="_right"), question(check=check))
+    message = rf"lamps.py: {check} before any call is made: expected True or False whatever the model does, {found}"
+    with pytest.raises(TltrainError, match=message):
+        python_tools.make(benchmark)
+
+
+def test_a_check_that_fails_only_later_breaks_its_conversation_alone(files, caplog):
+    found = hold(files(question(check="_late"), question(check="_right")), 'switch(lamp="a")', 'finish(answer="one")')
+    assert [one.ended for one in found] == ["environment error", "finish"] and found[1].outcome["success"]
+    said = "lamps.py: _late: expected True or False whatever the model does, it failed: list index out of range"
+    assert said in found[0].outcome["error"] and "TltrainError" not in found[0].outcome["error"]
+    assert said in caplog.text
 
 
 def test_golden_calls_are_the_ceiling(files):

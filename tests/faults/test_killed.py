@@ -159,10 +159,17 @@ def test_killed_as_soon_as(uninterrupted, tmp_path, recipe, what):
     assert same(tmp_path, reference.home) == []
 
 
-@pytest.mark.faults
-def test_killed_twice(uninterrupted, tmp_path):
-    reference = uninterrupted("irm")
-    for step in (1, 3):
+@pytest.mark.parametrize(
+    ("recipe", "kills"),
+    [
+        pytest.param("irm", (1, 3), marks=pytest.mark.faults),
+        # Before the second epoch on a rollout, and while the conversations of the next one are held.
+        pytest.param("conversations", (1, 2), marks=pytest.mark.slow),
+    ],
+)
+def test_killed_twice(uninterrupted, tmp_path, recipe, kills):
+    reference = uninterrupted(recipe)
+    for step in kills:
         process = start(tmp_path, *reference.words)
         while process.is_alive() and not any(
             step_of(c.parent) >= step for c in tmp_path.glob(f"run/checkpoints/*/{COMPLETE}")

@@ -55,6 +55,24 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "hydra.run.dir=run",
         "stage.resume=true",
     ),
+    "conversations": (
+        "stage=irm",
+        "stage.rollout=conversation",
+        "reward=conversation",
+        "data.size=12",
+        "stage.environment={size: 6, max_turns: 3}",
+        "stage.max_new_tokens=4",
+        "stage.eval_size=1",
+        "stage.args.max_steps=4",
+        "stage.args.save_steps=1",
+        "stage.args.per_device_train_batch_size=2",
+        "stage.args.gradient_accumulation_steps=2",
+        "stage.critic.init=random",
+        "stage.ppo_epochs=2",
+        "stage.samples_every=1",
+        "hydra.run.dir=run",
+        "stage.resume=true",
+    ),
     "pipeline": (
         "stage=pipeline",
         "data.size=16",
@@ -81,11 +99,13 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """Recipes of commands, each run in its own folder with `run/` and `cache/` below it. If repeated, each continues."""
 TIMES = (
     *("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time"),
-    *(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer")),
+    *(f"seconds_{part}" for part in ("prefill", "sampling", "reference", "policy", "critic", "backward", "optimizer")),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "created", "stages", "cache", "folder"),
     *("samples_per_second", "peak_memory_bytes", "processor_seconds"),
 )
 """Keys whose values are times, or say what was built and what was reused."""
+ANSWERS = ("predictions.jsonl", "samples.jsonl", "transcripts.jsonl", "train.jsonl")
+"""Files that are compared byte for byte, beside weights."""
 
 
 def context() -> Any:
@@ -189,7 +209,7 @@ def contents(home: Path) -> dict[str, Any]:
             name = file.relative_to(home).as_posix()
             if file.name.startswith(".") or not file.is_file():
                 continue
-            if file.parent.name == "model" or file.name in ("predictions.jsonl", "samples.jsonl", "train.jsonl"):
+            if file.parent.name == "model" or file.name in ANSWERS:
                 found[name] = file.read_bytes()
             elif file.name == "history.jsonl":
                 found[name] = [_timeless(json.loads(line)) for line in file.read_text().splitlines()]

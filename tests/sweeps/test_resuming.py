@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.composition import composed
 from tests.support.small_runs import SMALL, last_line
+from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.sweeps import resuming
 from tltrain.training.checkpoints import COMPLETE, mark_complete
@@ -55,6 +56,32 @@ def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, sto
     resuming.check(composed(*SFT, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
     data.write_text(data.read_text() + " ")
     assert "different values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
+
+
+CONVERSING = ("stage=irm", *SMALL, "stage.rollout=conversation", "reward=conversation")
+
+
+def test_the_tasks_and_tools_of_conversations_are_compared(tmp_path, stopped):
+    module, tasks = tmp_path / "tools.py", tmp_path / "tasks.jsonl"
+    module.write_text("x = 1")
+    tasks.write_text("{}")
+    words = [*CONVERSING, f"stage.environment={{name: python_tools, module: {module}, path: {tasks}}}"]
+    resuming.record(composed(*words, "tracking=none"), stopped)
+    resuming.check(composed(*words, "stage.resume=true"), stopped)
+    module.write_text("x = 2")
+    tasks.write_text("[]")
+    with pytest.raises(TltrainError, match=r"values of stage\.environment\.module, stage\.environment\.path:"):
+        resuming.check(composed(*words, "stage.resume=true"), stopped)
+
+
+def test_what_the_choice_of_an_environment_says_is_compared(tmp_path, stopped):
+    """`stage.environment` may give no more than the name of a choice."""
+    (tmp_path / "tasks.json").write_text("[]")
+    words = [*CONVERSING, f"paths.tooleyes={tmp_path}", "stage.environment={name: tooleyes}", "stage.resume=true"]
+    resuming.record(composed(*words), stopped)
+    (tmp_path / "tasks.json").write_text("[1]")
+    with pytest.raises(TltrainError, match=r"different values of stage\.environment\.path:"):
+        resuming.check(composed(*words), stopped)
 
 
 def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):

@@ -17,11 +17,12 @@ from tests.support.ppo_trainers import new_policy, steps, weights
 from tests.support.small_rollouts import NEVER, PAD, SIZES
 from tltrain.environments.loop import Conversation, ConversationSettings
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import conversation_ppo
 from tltrain.training.actor_critic import Models, NoCritic
 from tltrain.training.conversation_ppo import ConversationPPO, RewardedTurn, rows_of
-from tltrain.training.conversation_reward import TurnReward
+from tltrain.training.conversation_reward import TurnReward, usable
 from tltrain.training.conversation_rollout import Conversations, SampledTurn, World
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import Settings
@@ -135,6 +136,36 @@ def test_a_step_is_the_same_however_conversations_are_packed_and_split(tmp_path,
             assert found[name][1][metric] == pytest.approx(found["rows"][1][metric], abs=1e-4), metric
 
 
+def test_a_task_that_two_processes_take_in_a_step_is_talked_about_differently(tmp_path, models, encoder, monkeypatch):
+    """With `ppo_epochs`, a rollout is filled up with tasks from the beginning, which other processes may hold too."""
+    found = {}
+    for rank, before in ((0, [[["t0"]], [["t0"]]]), (1, [[["t0"]], [["t0"]]]), (None, None)):
+        batches = [tasks(1)] if before else [tasks(1), tasks(1)]
+        with pytest.MonkeyPatch.context() as patch:
+            if before:
+                patch.setattr(distributed, "gather", lambda value, before=before: before)
+                patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            trainer = trainer_of(tmp_path, models, encoder)
+            found[rank] = [batch["targets"].tolist() for batch in trainer._roll_out(batches)]
+    assert found[None] == [*found[0], *found[1]] and found[0] != found[1]
+
+
+def test_the_critic_starts_at_the_mean_return_that_it_will_learn(models, encoder):
+    asked = Conversations(World(tasks(2), Broken, ConversationSettings(max_turns=3)), SAMPLING, encoder)
+
+    def judge(conversation):  # 1, 2, 9 in the three turns; the conversation that its environment broke says nothing
+        assert conversation.task.id == "t0" or not usable(conversation)
+        return tuple(TurnReward(at, {"outcome": price}) for at, price in ((1, 1.0), (3, 2.0), (5, 9.0)))
+
+    def mean(**given):
+        own = Settings(**({"reward_clip": math.inf} | given))
+        return conversation_ppo.mean_return(models.policy, asked, judge, bf16=False, seed=0, settings=own)
+
+    assert mean() == pytest.approx((12 + 11 + 9) / 3)
+    assert mean(gamma=0.5) == pytest.approx((1 + 1 + 2.25 + 2 + 4.5 + 9) / 3)
+    assert mean(reward_clip=4.0) == pytest.approx((7 + 6 + 4) / 3)
+
+
 def test_what_is_logged_of_conversations(tmp_path, models, encoder):
     shown = []
     trainer = trainer_of(tmp_path, models, encoder, on_samples=lambda step, rewarded: shown.extend(rewarded))
@@ -220,7 +251,7 @@ def test_a_policy_that_is_not_finite_is_told_before_training_too(models, encoder
     with torch.no_grad():
         models.policy.lm_head.weight.fill_(math.nan)
     with pytest.raises(TltrainError, match="the policy's probabilities are not finite at t0#1 before training"):
-        conversation_ppo.mean_return(models.policy, asked, price, bf16=False, seed=0)
+        conversation_ppo.mean_return(models.policy, asked, price, bf16=False, seed=0, settings=Settings())
 
 
 class Broken(Room):
@@ -238,6 +269,8 @@ def test_an_environment_that_fails_costs_its_conversation_alone(tmp_path, models
     trainer.train()
     (entry,) = steps(trainer)
     assert (entry["conversations"], entry["samples"], entry["conversation/environment_error"]) == (2, 3, 0.5)
+    costs = trainer.costs()
+    assert (costs["conversations"], costs["environment_errors"]) == (2, 1)
     nothing = trainer_of(tmp_path, models, encoder, world=replace(world, tasks=tasks(2)[1:]))
     nothing.train()
     assert torch.equal(weights(nothing.model.policy), weights(models.policy))
@@ -256,7 +289,7 @@ class Unchecked(Room):
         return super().outcome()
 
 
-def test_the_kl_is_the_mean_over_the_answers_that_are_learned(tmp_path, models, encoder):
+def test_kl_and_reward_are_means_over_what_is_learned(tmp_path, models, encoder):
     found = []
     for named in (tasks(2)[:1], tasks(2)):  # t1 is held and not learned
         world = World(named, Unchecked, ConversationSettings(max_turns=3))
@@ -264,4 +297,5 @@ def test_the_kl_is_the_mean_over_the_answers_that_are_learned(tmp_path, models, 
         trainer.train()
         found.append(steps(trainer)[0])
     assert [entry["samples"] for entry in found] == [3, 6]
-    assert found[0]["kl"] == pytest.approx(found[1]["kl"], rel=1e-3)
+    for name in ("kl", "reward", "reward/documentation"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-3), name

@@ -19,7 +19,8 @@ from tltrain.environments import bfcl
 from tltrain.environments.loop import Conversation, ConversationSettings, converse
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
-from tltrain.formats.native import Answer
+from tltrain.formats.native import Answer, Attempt
+from tltrain.stages import irm
 from tltrain.toolworld import environment
 from tltrain.toolworld.environment import Toolworld, script_of
 from tltrain.toolworld.scripts import identity_of
@@ -35,6 +36,7 @@ def configured(*words: str, matching: str = "strict") -> conversation_reward.Pri
     return pricing.configured_for_conversations(cfg.reward, matching)
 
 
+CONVERSING = ("stage.rollout=conversation", "reward=conversation")
 PRICE = configured()
 TWO = [[Call("look", {"at": "a"}), Call("look", {"at": "b"}), Call("finish", {"answer": "right"})]]
 
@@ -148,6 +150,38 @@ def test_several_calls_of_an_answer_share_its_turn():
     assert parts(found)[0] == {"golden": 0.2}
 
 
+def test_text_after_a_call_costs_what_its_key_says_beside_the_price_of_the_call():
+    said = ('look(at="a") and then I look at b', 'look(at="c")\n\n', 'finish(answer="right") Done.')
+    found = hold(says(*said))
+    assert [call.outcome.value for call in found.calls] == ["correct"] * 3  # as evaluation counts them
+    assert [message.text for message in found.messages if message.role == "assistant"] == [""] * 3
+    assert parts(found) == [{"golden": 0.1}, {"golden": -0.05}, {"outcome": 1.0}]
+    price = configured("reward=conversation", "reward.trailing_text=-0.03")
+    assert parts(found, price=price) == [
+        {"golden": 0.1, "trailing_text": -0.03},
+        {"golden": -0.05},
+        {"outcome": 1.0, "trailing_text": -0.03},
+    ]
+    native = Answer(text="I look.", attempts=(Attempt(Call("look", {"at": "a"})), Attempt(Call("look", {"at": "b"}))))
+    found = hold(lambda samples: [native if len(samples[0].messages) == 1 else None])
+    assert parts(found, price=price) == [{"golden": 0.2, "outcome": -1.0}]
+
+
+def test_giving_up_a_long_task_at_once_costs_as_much_as_failing_at_it():
+    """The end of 20 golden calls of which none was tried pays -1 and 20 times -0.25, more than a clip of 5."""
+    clips = [
+        irm.settings(composed("stage=irm", "model=tiny", *words)).reward_clip
+        for words in ((), ("stage.reward_clip=2",), (*CONVERSING, "stage.reward_clip=2"), CONVERSING)
+    ]
+    assert clips == [5.0, 2.0, 2.0, math.inf]
+    golden = [[Call("look", {"at": str(at)}) for at in range(20)]]
+    earned = []
+    for tried in (0, 4, 20):
+        found = hold(says(*["?"] * tried, 'finish(answer="")'), max_turns=99)
+        earned.append(sum(max(-clips[-1], min(clips[-1], turn.reward)) for turn in PRICE(found, golden)))
+    assert earned == pytest.approx([-6.0, -6.0, -6.0])
+
+
 def test_a_broken_environment_is_no_outcome():
     class Broken(Room):
         def call(self, call):
@@ -161,7 +195,7 @@ def test_a_broken_environment_is_no_outcome():
 def test_the_parts_of_a_conversation_by_name():
     found = hold(says('look(at="a")', "", 'finish(answer="right")'))
     assert part_sums(PRICE(found, TWO)) == pytest.approx(
-        {"outcome": 1.0, "documentation": -0.25, "tool_error": 0, "golden": 0.1, "calls": 0}
+        {"outcome": 1.0, "documentation": -0.25, "tool_error": 0, "golden": 0.1, "calls": 0, "trailing_text": 0}
     )
 
 

@@ -75,6 +75,16 @@ def test_the_conversations_about_a_task_differ_and_the_first_is_that_without_oth
     assert twice[0] == alone[0] and twice[1] != alone[0]
 
 
+def test_conversations_of_several_processes_are_numbered_as_those_of_one(model, encoder):
+    # One process would take a, b, c, a, b, b.
+    assert conversation_rollout.repetitions([[["a"], ["c"], ["b"]], [["b"], ["a"], ["b"]]]) == [[0, 0, 1], [0, 1, 2]]
+    assert conversation_rollout.repetitions([[["a", "a"], ["a"]], [["a"], []]]) == [[0, 1, 3], [2]]
+    task = replace(WORLD, tasks=[WORLD.tasks[0]])
+    both = said(hold(model, encoder, replace(WORLD, tasks=[WORLD.tasks[0]] * 2), group_size=2))
+    each = [said(hold(model, encoder, task, group_size=2, earlier=[number])) for number in (0, 1)]
+    assert both == [each[0][0], each[1][0]] and both[0][0] not in both[1]
+
+
 def test_greedy_and_windowed_models(model, encoder):
     greedy = said(hold(model, encoder, sampling=replace(SAMPLING, temperature=None)))
     assert greedy == said(hold(model, encoder, sampling=replace(SAMPLING, temperature=1e-4)))

@@ -129,6 +129,18 @@ def test_conversations_of_two_processes_are_those_of_one(place, engine):
     same_weights(place / "talk_alone", found)
 
 
+def test_two_processes_hold_other_conversations_about_the_same_task(place):
+    """A rollout of four tasks from three, with two epochs on it: both processes take the first task."""
+    words = [*TALK, *(word for word in SMALL if word.startswith("model.random")), "stage.critic.init=random"]
+    words += ["stage.ppo_epochs=2", "stage.args.max_steps=2"]
+    one = steps(command(place, "talk_twice_alone", *words, accumulate(4)))
+    two = steps(command(place, "talk_twice", *words, TWO, accumulate(2)))
+    assert len(one) == len(two) == 2 and one[0]["conversations"] == 4
+    for name in ("loss", "policy_loss", "value_loss", "policy_clip_fraction", "advantage", "grad_norm"):
+        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=1e-3, abs=1e-6), name
+    same_weights(place / "talk_twice_alone", place / "talk_twice")
+
+
 LORA = "model.lora.r=2"
 SMALL_MODEL = [word for word in SMALL if word.startswith("model.random")]  # a CPU without bfloat16 is slow in it
 GROUP = ["stage=irm", "data.size=6", "stage.max_new_tokens=8", "stage.args.max_steps=1", "data.holdout=0.2"]

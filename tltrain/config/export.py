@@ -31,7 +31,7 @@ class ExportStage:
         None,
         "llama.cpp's convert_hf_to_gguf.py: the file, a folder that has it, or a command; null: where the stage's own "
         "message says to install it",
-        only=("gguf", GGUF),
+        only={"gguf": GGUF},
     )
     verify: int = key(
         20,
@@ -39,7 +39,7 @@ class ExportStage:
         "is installed; 0: none",
         least=0,
         most=10_000,
-        only=("gguf", GGUF),
+        only={"gguf": GGUF},
     )
-    mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)", only=("gguf", GGUF))
-    rule: MaeRule = key(MaeRule.paper, RULE, only=("gguf", GGUF))
+    mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)", only={"gguf": GGUF})
+    rule: MaeRule = key(MaeRule.paper, RULE, only={"gguf": GGUF})

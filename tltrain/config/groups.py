@@ -277,7 +277,7 @@ class Endpoint(Source):
         Mode.text,
         "how to ask; text: the TL prompt to /completions; chat: messages and native tools to /chat/completions",
     )
-    tokenizer: Optional[str] = key(None, "tokenizer (a folder or hub id), to send token ids", only=("mode", ("text",)))
+    tokenizer: Optional[str] = key(None, "tokenizer (a folder or hub id), to send token ids", only={"mode": ("text",)})
     api_key_env: str = key("OPENAI_API_KEY", "environment variable with the API key, if the server needs one")
     concurrency: int = key(8, "number of requests at the same time", least=1, most=10_000)
     timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1, most=DAY)

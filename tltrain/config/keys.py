@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 LARGEST = 10**18
@@ -67,7 +68,8 @@ class Key:
         types: the allowed types of a field annotated with Any; a node with a schema or a library's arguments is a dict.
         library: the library's class whose arguments the node takes, by its name in `tltrain.entry.arguments`;
             `algorithm`: the class of the `algorithm` key beside it.
-        only: a key beside it, and the values of that key with which this one is read; None: it is always read.
+        only: keys beside it, each with its values with which this one is read; one of them suffices. Empty: it is
+            always read.
     """
 
     meaning: str
@@ -75,7 +77,7 @@ class Key:
     hint: str = ""
     schema: type | None = None
     library: str | None = None
-    only: tuple[str, tuple[str, ...]] | None = None
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     among: tuple[Any, ...] = ()
     types: tuple[type, ...] = ()
 
@@ -91,7 +93,7 @@ def key(
     hint: str = "",
     schema: type | None = None,
     library: str | None = None,
-    only: tuple[str, tuple[str, ...]] | None = None,
+    only: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     among: tuple[Any, ...] = (),
     **bounds: float,
 ) -> Any:

@@ -174,6 +174,9 @@ class ConversationReward(Reward):
         -0.1, "a call without an error beyond the number of golden calls of the user's turn", least=-100, most=0
     )
     call: float = key(-0.02, "each call, where the golden calls are not known", least=-100, most=0)
+    trailing_text: float = key(
+        0.0, "added if text follows a call, which neither its tool nor the history gets", least=-100, most=0
+    )
     open_parameters: list[str] = key(
         ["ask_to_user.question"],
         "parameters whose value is open text, as TOOL.PARAMETER; other words leave a call on the golden path",

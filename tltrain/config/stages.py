@@ -70,9 +70,10 @@ MASK = "what MAE leaves out if a message makes several calls; call: the failed c
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has succeeded"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
-PPO = ("algorithm", ("ppo",))
-CALL = ("rollout", ("call",))
-CONVERSATION = ("rollout", ("conversation",))
+PPO = {"algorithm": ("ppo",)}
+CALL = {"rollout": ("call",)}
+CONVERSATION = {"rollout": ("conversation",)}
+OWN_LOOP = PPO | CONVERSATION
 EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
 
@@ -133,7 +134,7 @@ class SupervisedStage:
         "maximum number of trajectories in a sample of packing=prefix_tree; a sample is one row of a batch",
         least=1,
         most=ROWS,
-        only=("packing", ("prefix_tree", "auto")),
+        only={"packing": ("prefix_tree", "auto")},
     )
     truncation: Truncation = key(
         Truncation.drop_oldest_turns,
@@ -159,7 +160,7 @@ class Critic:
         "but a different method, since the value loss also changes the policy",
     )
     coefficient: float = key(
-        0.1, "weight of the value loss relative to the policy loss", least=0, most=1000, only=("share", ("true",))
+        0.1, "weight of the value loss relative to the policy loss", least=0, most=1000, only={"share": ("true",)}
     )
 
 
@@ -235,7 +236,9 @@ class IrmStage:
         "as context, like the prompt; thoughts are never graded; false needs a native format, and does not work with "
         "rloo",
     )
-    names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
+    names: Names = key(
+        Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo or rollout=conversation"
+    )
     kl: float = key(0.3, "coefficient of the KL penalty per token, against the reference model", least=0)
     kl_limit: Optional[float] = key(
         None,
@@ -247,16 +250,22 @@ class IrmStage:
     )
     gamma: float = key(1.0, "discount factor", least=0, most=1, only=PPO)
     lam: float = key(0.95, "GAE lambda", least=0, most=1, only=PPO)
-    clip: float = key(0.2, "PPO ratio clip range", least=0, only=PPO)
+    clip: float = key(0.2, "PPO ratio clip range", least=0, only=OWN_LOOP)
     value_clip: float = key(0.2, "clip range of the value update", least=0, only=PPO)
-    reward_clip: float = key(5.0, "clip range of the reward of a call, before the KL penalty", least=0, only=PPO)
-    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=PPO)
+    reward_clip: Optional[float] = key(
+        None,
+        "clip range of the reward of a call, or in conversations of a turn, before the KL penalty; null: 5 for calls, "
+        "as in the released code, and none for turns, whose prices are sums",
+        least=0,
+        only=OWN_LOOP,
+    )
+    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=OWN_LOOP)
     loss_mean: LossMean = key(
         LossMean.tokens,
         "how the loss of a step is averaged; tokens: over all response tokens (for grpo TRL's default loss_type, "
         "dapo); responses: over the responses, each by the mean of its tokens, as in the released code (grpo's "
         "loss_type grpo); args.loss_type chooses another loss of grpo; rloo always averages over responses",
-        only=("algorithm", ("ppo", "grpo")),
+        only={"algorithm": ("ppo", "grpo"), **CONVERSATION},
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
     sampled_calls: Optional[int] = key(
@@ -265,14 +274,14 @@ class IrmStage:
         "prompts; null: one for each prompt",
         least=1,
         most=GENERATED,
-        only=("algorithm", ("rejection",)),
+        only={"algorithm": ("rejection",)},
     )
     generation_batch_size: Optional[int] = key(
         None,
         "number of calls sampled at the same time; null: all of an optimizer step (ppo), or 32 (rejection)",
         least=1,
         most=ROWS,
-        only=("algorithm", ("ppo", "rejection")),
+        only={"algorithm": ("ppo", "rejection"), **CONVERSATION},
     )
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
@@ -512,7 +521,7 @@ class CacheStage:
         "has used for older_than_days; all: every one",
     )
     older_than_days: float = key(
-        30.0, "age in days from which prune=old removes a result", least=0, only=("prune", ("old",))
+        30.0, "age in days from which prune=old removes a result", least=0, only={"prune": ("old",)}
     )
     folder: str = key("cache_runs", "folder below outputs/ for runs of this stage; outputs/cache is the cache itself")
 

@@ -296,12 +296,11 @@ def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
         known = config.keys_of(schema).get(name)
         if known is None:
             return
-        if known.only is not None:
-            other, values = known.only
-            value = getattr(node[other], "name", str(node[other]).lower())
-            if value not in values:
-                would = " or ".join(f"{where}.{other}={each}" for each in values)
-                raise TltrainError(f"{key}: {where}.{other}={value} reads no such key; {would} does")
+        given = {other: getattr(node[other], "name", str(node[other]).lower()) for other in known.only}
+        if given and not any(given[other] in values for other, values in known.only.items()):
+            chosen = " with ".join(f"{where}.{other}={value}" for other, value in given.items())
+            would = " or ".join(f"{where}.{other}={each}" for other, values in known.only.items() for each in values)
+            raise TltrainError(f"{key}: {chosen} reads no such key; {would} does")
         if known.schema is None:
             return
         node, schema, where = node[name], known.schema, f"{where}.{name}"

@@ -113,9 +113,8 @@ def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row
     for name, known in config.keys_of(schema).items():
         key = f"{where}.{name}" if where else name
         value, origin = _value(node, name)
-        meaning = (
-            known.meaning if known.only is None else f"{known.meaning}; only {known.only[0]}={','.join(known.only[1])}"
-        )
+        only = " or ".join(f"{other}={','.join(values)}" for other, values in known.only.items())
+        meaning = f"{known.meaning}; only {only}" if only else known.meaning
         kind = _either([word for each in known.types for word in _words(each)]) if known.types else ""
         row = Row(key, kind or _type_words(hints[name]), _text(value), _range(known), meaning, origin)
         if known.schema is not None:

@@ -22,7 +22,9 @@ from typing import Any, Literal, TypeVar
 
 from tltrain.environments import Environment
 from tltrain.environments.answers import ReadCall, cut, final_answer, no_such_tool, plain, read_native, read_text
+from tltrain.errors import TltrainError
 from tltrain.formats import tool_errors
+from tltrain.formats.calls import has_trailing_text
 from tltrain.formats.native import Answer
 from tltrain.grading import Outcome
 from tltrain.trajectory import FINISH, Call, Message, Sample, Task, Tool, Turn
@@ -72,6 +74,11 @@ class JudgedCall:
     def ce(self) -> bool:
         """Call error: a tool ran and answered with an error."""
         return self.error is not None
+
+    @property
+    def has_trailing_text(self) -> bool:
+        """Whether text follows the call, which neither the tool nor the history gets; never in a native format."""
+        return self.call is not None and has_trailing_text(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,4 +364,5 @@ def _described(error: BaseException) -> str:
         said = " ".join(str(error).split())
     except Exception:  # it is the environment's own class
         said = ""
-    return plain(f"{type(error).__name__}: {said}".rstrip(": "))[:300]
+    kind = "" if isinstance(error, TltrainError) else f"{type(error).__name__}: "
+    return plain(f"{kind}{said}".rstrip(": "))[:300]

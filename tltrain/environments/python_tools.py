@@ -8,8 +8,8 @@
         question        what the user says
         calls           golden calls, as text `order(book="Dune")` or as {"name", "arguments"}
         answer          a text, a number or a list of them that the answer to the user has to state
-        check           a function of the module that returns whether the outcome is right; it gets the answer to the
-                        user if it has a parameter `answer`
+        check           a function of the module that returns true or false, whether the outcome is right; it gets the
+                        answer to the user if it has a parameter `answer`, and is called once beforehand
 
 The last three fields are optional. A task is solved if its answer is stated and its check returns true; with only
 golden calls, if they are made, in any order, and no other call succeeds; with none of the three, nobody can tell. All
@@ -135,6 +135,8 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
                 f"benchmark.module={benchmark.module}: cannot be loaded where tools run, without network and other "
                 f"files: {problem.removeprefix(ERROR)}"
             )
+        for check in toolbox.hears_answer:
+            _tell(check, toolbox, trial, "", " before any call is made")
     return lambda: PythonTools(toolbox, session)
 
 
@@ -200,7 +202,7 @@ class PythonTools:
         """Return `success`, and whether each of `answer`, `check` and `calls` that decides it is right.
 
         Raises:
-            RuntimeError: the function that checks the outcome does not return true or false.
+            TltrainError: the function that checks the outcome raises, or returns neither true nor false.
         """
         problem, _ = self._conversation()
         found: dict[str, Any] = {}
@@ -222,16 +224,25 @@ class PythonTools:
 
     def _checked(self, check: str) -> bool:
         _, sandbox = self._conversation()
-        given = {"answer": self._answer or ""} if self._toolbox.hears_answer[check] else {}
-        verdict = sandbox.call(check, given)
-        if verdict not in ("true", "false"):
-            raise RuntimeError(f"{check} of {self._toolbox.file.name}: expected True or False, found {verdict}")
-        return verdict == "true"
+        return _tell(check, self._toolbox, sandbox, self._answer or "")
 
     def _conversation(self) -> tuple[Problem, Sandbox]:
         if self._problem is None or self._sandbox is None:
             raise RuntimeError("`reset` starts a conversation; none has been started")
         return self._problem, self._sandbox
+
+
+def _tell(check: str, toolbox: Toolbox, sandbox: Sandbox, answer: str, when: str = "") -> bool:
+    """Return what a function of the module says about the outcome.
+
+    Raises:
+        TltrainError: it raises, hangs, or returns neither true nor false.
+    """
+    verdict = sandbox.call(check, {"answer": answer} if toolbox.hears_answer[check] else {})
+    if verdict in ("true", "false"):
+        return verdict == "true"
+    found = f"it failed: {verdict.removeprefix(ERROR)}" if verdict.startswith(ERROR) else f"found {verdict}"
+    raise TltrainError(f"{toolbox.file}: {check}{when}: expected True or False whatever the model does, {found}")
 
 
 def _same(made: Sequence[Call], golden: Sequence[Call], tools: Sequence[Tool]) -> bool:

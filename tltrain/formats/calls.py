@@ -111,6 +111,12 @@ def call_end(text: str) -> int | None:
         return None
 
 
+def has_trailing_text(text: str) -> bool:
+    """Return whether the call that `text` begins with is followed by text other than white space."""
+    end = call_end(text)
+    return end is not None and bool(text[end:].strip())
+
+
 def render_call(call: Call) -> str:
     """Return `name(k=value, k=value)`, each value by `json.dumps(ensure_ascii=False)`: the paper's format.
 

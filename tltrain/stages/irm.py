@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tltrain.training.ppo import Settings
     from tltrain.training.reward_function import RewardSignal
     from tltrain.training.rollout import Sampling
+    from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         folder,
         training_arguments,
         leftovers=("samples.jsonl", TRANSCRIPTS, "before.json", rejection_sampling.SAMPLED),
+        learns_data=not (conversing := irm_conversations.is_rollout(cfg)),
     )
     model, bf16 = prepared.model, prepared.bf16
     encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
     check_thoughts(cfg, encoder)
-    conversing = irm_conversations.is_rollout(cfg)
     judge = reward_function.RewardFunction(
         pricing.TableReward() if conversing else pricing.configured(cfg.reward, cfg.stage.matching),
         cfg.stage.matching.name,
@@ -101,7 +102,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
         listeners: list[Any] = [samples, reward_function.FirstRollout()]
         if conversing:
-            shown = irm_conversations.ConversationLog(folder, samples)
+            shown = irm_conversations.ConversationLog(folder, samples, irm_conversations.golden_calls(cfg))
             listeners = [shown, irm_conversations.FirstConversations(reward_function.UNREADABLE)]
         if samples.path.is_file() and prepared.resume_from:  # else there is no log, or no checkpoint to resume from
             listeners[0].forget_after(step_of(Path(prepared.resume_from)))
@@ -144,6 +145,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         tracker.artifact("model", folder / "model")
     training_runs.write_history(logs, folder)
     if conversing:
+        irm_conversations.warn_of_failures(results["costs"])
         shown.page(f"stage=irm: conversations in {folder.name}")
     return training_runs.finish(prepared, results)
 
@@ -224,11 +226,13 @@ def make_trainer(
         from tltrain.training.conversation_ppo import ConversationPPO
         from tltrain.training.conversation_ppo import mean_return as mean_of
 
+        own = settings(prepared.cfg)
+
         def mean_return() -> float:
-            return mean_of(prepared.model, asked, reward.judge, bf16=arguments.bf16, seed=prepared.cfg.seed)
+            seed = prepared.cfg.seed
+            return mean_of(prepared.model, asked, reward.judge, bf16=arguments.bf16, seed=seed, settings=own)
 
         models = load_models(prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, mean_return))
-        own = settings(stage)
         return ConversationPPO(models, arguments, asked, reward=reward, settings=own, callbacks=callbacks), {}
     if stage.algorithm.name in ("rloo", "grpo"):
         from tltrain.training.group import TRAINERS
@@ -251,6 +255,12 @@ def make_trainer(
     if stage.algorithm.name == "rejection":
         return rejection_sampling.trainer(prepared, given, reward.judge, callbacks)
 
+    own = settings(prepared.cfg)
+
+    def clipped(sample: Sample, prompt: Sequence[int], tokens: list[int]) -> float:
+        found = given.graded_response(reward.judge, sample, prompt, tokens).reward
+        return min(max(found, -own.reward_clip), own.reward_clip)
+
     def mean() -> float:
         from tltrain.training.actor_critic import mean_reward
 
@@ -258,13 +268,13 @@ def make_trainer(
             prepared.model,
             given.trees,
             given.sampling,
-            lambda sample, prompt, tokens: given.graded_response(reward.judge, sample, prompt, tokens).reward,
+            clipped,
             bf16=arguments.bf16,
             seed=prepared.cfg.seed,
         )
 
     models = load_models(prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, mean))
-    return PPOTrainer(models, arguments, given, reward=reward, settings=settings(stage), callbacks=callbacks), {}
+    return PPOTrainer(models, arguments, given, reward=reward, settings=own, callbacks=callbacks), {}
 
 
 def sampling(prepared: TrainingRun) -> Sampling:
@@ -283,16 +293,18 @@ def sampling(prepared: TrainingRun) -> Sampling:
     )
 
 
-def settings(stage: DictConfig) -> Settings:
+def settings(cfg: DictConfig) -> Settings:
     """Return the hyperparameters of PPO."""
     from tltrain.training.ppo import Settings
 
+    stage = cfg.stage
+    unclipped = math.inf if irm_conversations.is_rollout(cfg) else Settings.reward_clip
     return Settings(
         gamma=stage.gamma,
         lam=stage.lam,
         clip=stage.clip,
         value_clip=stage.value_clip,
-        reward_clip=stage.reward_clip,
+        reward_clip=unclipped if stage.reward_clip is None else stage.reward_clip,
         ppo_epochs=stage.ppo_epochs,
         loss_mean=stage.loss_mean,
         critic_learning_rate=stage.critic.learning_rate,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +25,16 @@ from tltrain.environments.loop import ConversationSettings
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript
 from tltrain.evaluation.transcripts import transcript
+from tltrain.formats.calls import render_call
 from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.trajectory import FINISH, Call, Trajectory
+from tltrain.training.conversation_reward import Golden, stand_ins, usable
+from tltrain.trajectory import FINISH, Call, Message, Task, Trajectory
 from tltrain.views import transcripts
 
 if TYPE_CHECKING:
-    from tltrain.environments.loop import Conversation
     from tltrain.stages.training_runs import TrainingRun
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.conversation_ppo import Judge, RewardedConversation
@@ -101,25 +102,54 @@ def judge(cfg: DictConfig) -> Judge:
     """Return the function that prices a conversation, given its golden calls if the environment has any."""
     from tltrain.training import pricing
 
-    _, node = chosen_benchmarks.environment(cfg)
-    golden = registry.World(node).golden
+    golden = golden_calls(cfg)
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
+    return lambda conversation: price(conversation, golden(conversation.task))
 
-    def priced(conversation: Conversation) -> Any:
-        return price(conversation, None if golden is None else golden(conversation.task))
 
-    return priced
+def golden_calls(cfg: DictConfig) -> Callable[[Task], Golden | None]:
+    """Return the function that gives the golden calls of a task: None if the environment has none."""
+    _, node = chosen_benchmarks.environment(cfg)
+    found = registry.World(node).golden
+    return (lambda task: None) if found is None else found
+
+
+def golden_lengths(own: registry.World, tasks: Sequence[Task], encoder: Encoder) -> list[int]:
+    """Return the number of tokens of each different golden call of the tasks, end token included."""
+    if own.golden is None:
+        return []
+    calls = {render_call(call): call for task in tasks for turn in own.golden(task) for call in turn}
+    return encoder.answer_lengths(
+        Trajectory(text, stand_ins([call]), (Message("user", ""), Message.calling(call)))
+        for text, call in calls.items()
+    )
 
 
 def limits(
-    cfg: DictConfig, train: Sequence[Trajectory], held_out: Sequence[Trajectory], encoder: Encoder, context: int | None
+    cfg: DictConfig,
+    data: Sequence[Trajectory],
+    encoder: Encoder,
+    context: int | None,
+    golden: Sequence[int] = (),
 ) -> tuple[int, int | None]:
     """Return the maximum number of tokens of an answer, and of the history before it.
 
-    The first is `stage.max_new_tokens`; if that is not set, it is large enough for the calls of the data.
+    The first is `stage.max_new_tokens`; if that is not set, it is large enough for the calls of the data and the tasks.
+
+    Args:
+        golden: the number of tokens of the tasks' golden calls.
     """
-    lengths = [] if cfg.stage.max_new_tokens is not None else encoder.answer_lengths([*train, *held_out])
-    most = answer_limit(lengths, cfg.stage.max_new_tokens, context, cfg.stage.max_prompt_length)
+    given, longest = cfg.stage.max_new_tokens, cfg.stage.max_prompt_length
+    lengths = [] if given is not None else encoder.answer_lengths(data)
+    most = answer_limit(lengths, given, context, longest)
+    if max(golden, default=0) > most:
+        most = answer_limit(golden, given, context, longest)
+    if cut := sum(length > most for length in golden):
+        log.warning(
+            "%d of the %d different golden calls of the tasks do not fit stage.max_new_tokens=%d, so tasks with them "
+            "cannot be solved by golden calls; raise it",
+            *(cut, len(golden), most),
+        )
     room = None if context is None else context - most
     if room is not None and room < 1:
         raise TltrainError(
@@ -140,13 +170,19 @@ def conversations(
     from tltrain.training.conversation_ppo import BASELINES
     from tltrain.training.conversation_rollout import Conversations
 
-    most, longest = limits(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model))
-    cfg = with_answer_limit(cfg, most)
-    own = world(cfg, longest)
+    _, node = chosen_benchmarks.environment(cfg)
+    own = world(cfg, None)
+    golden = golden_lengths(registry.World(node), own.tasks, prepared.encoder)
+    data = [*prepared.train, *prepared.held_out]
+    most, longest = limits(cfg, data, prepared.encoder, generation.context(prepared.model), golden)
+    cfg, own = with_answer_limit(cfg, most), replace(own, max_prompt_length=longest)
     stage, size = cfg.stage, group_size(cfg)
     log.info(
         "irm: %d conversations about each task of a step; an answer has at most %d tokens, a history %s",
         *(size, most, "any number" if longest is None else longest),
+    )
+    log.info(
+        "irm: of data=%s only held-out questions and the length of calls are used; it is not learned", cfg.data.name
     )
     log.info(
         "plan: memory and time depend on how long the conversations become; stage=plan estimates the longest allowed"
@@ -175,11 +211,11 @@ def report(cfg: DictConfig, asked: Conversations) -> dict[str, Any]:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def record(step: int, one: RewardedConversation) -> SampleRecord:
-    """Return a conversation as a line of `samples.jsonl`."""
+def record(step: int, one: RewardedConversation, golden: Golden | None = None) -> SampleRecord:
+    """Return a conversation as a line of `samples.jsonl`, with the golden calls of its task, one a line."""
     from tltrain.training.reward_function import SampleRecord
 
-    said, rewards = one.conversation, {turn.message: turn.reward for turn in one.rewards}
+    said, rewards = one.conversation, {turn.message: turn.parts for turn in one.rewards}
     first = next((at for at, message in enumerate(said.messages) if message.role == "assistant"), len(said.messages))
     shown = _transcript(one)
     success = said.outcome.get("success")
@@ -187,7 +223,8 @@ def record(step: int, one: RewardedConversation) -> SampleRecord:
         step=step,
         id=f"{said.task.id}#{said.task.meta.get('rollout', 0)}",
         prompt="\n".join(message.text for message in said.messages[:first]),
-        sampled="\n".join(_said(shown, at, rewards.get(at)) for at, _ in enumerate(said.messages) if at >= first),
+        sampled="\n".join(_said(shown, at, rewards.get(at, {})) for at, _ in enumerate(said.messages) if at >= first),
+        golden="\n".join(render_call(call) for turn in golden or () for call in turn),
         grade={True: "success", False: "failure", None: "unknown"}[success if isinstance(success, bool) else None],
         reward=one.reward,
         reason=f"ended: {said.ended}",
@@ -195,13 +232,18 @@ def record(step: int, one: RewardedConversation) -> SampleRecord:
     )
 
 
-def _said(shown: Transcript, at: int, reward: float | None) -> str:
+def _said(shown: Transcript, at: int, parts: Mapping[str, float]) -> str:
+    """Return a message with its price by part, and what is wrong with each of its calls."""
     message = shown.messages[at]
     if message.role != "assistant":
         return f"{message.role}: {message.content}"
-    texts = [call.text for call in shown.calls if call.message == at] or [message.content]
-    wrong = [call.reason or call.error or "" for call in shown.calls if call.message == at and (call.de or call.ce)]
-    return f"assistant ({0.0 if reward is None else reward:+g}): {' '.join(texts)}" + "".join(f" [{w}]" for w in wrong)
+    calls = [call for call in shown.calls if call.message == at]
+    price = ", ".join(f"{part} {price:+g}" for part, price in parts.items()) or "0"
+    wrong = [call.reason for call in calls if call.de] + [
+        "the tool answered with an error" for call in calls if call.ce
+    ]
+    texts = [call.text for call in calls] or [message.content]
+    return f"assistant ({price}): {' '.join(texts)}" + "".join(f" [{each}]" for each in wrong)
 
 
 def _transcript(one: RewardedConversation) -> Transcript:
@@ -212,11 +254,11 @@ class ConversationLog:
     """Log some conversations every `every` steps, to `samples.jsonl`, `transcripts.jsonl` and a tracker.
 
     Args:
-        samples: writes the lines of `samples.jsonl`; it says which steps are due.
+        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `golden_calls`.
     """
 
-    def __init__(self, folder: Path, samples: Any) -> None:
-        self.path, self.samples = folder / TRANSCRIPTS, samples
+    def __init__(self, folder: Path, samples: Any, golden: Callable[[Task], Golden | None]) -> None:
+        self.path, self.samples, self.golden = folder / TRANSCRIPTS, samples, golden
 
     def forget_after(self, step: int) -> None:
         """Remove the conversations of steps after `step`, which are run again after resuming."""
@@ -235,7 +277,7 @@ class ConversationLog:
                 rewards = {turn.message: dict(turn.parts) for turn in one.rewards}
                 line = {"step": step, "reward": one.reward, "rewards": rewards, **_transcript(one).to_json()}
                 file.write(json.dumps(redact.known_in(line), ensure_ascii=False) + "\n")
-        self.samples.write(step, [record(step, one) for one in shown])
+        self.samples.write(step, [record(step, one, self.golden(one.conversation.task)) for one in shown])
 
     def page(self, title: str) -> None:
         """Write `transcripts.html` from what was logged."""
@@ -254,16 +296,38 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
+def warn_of_failures(costs: Mapping[str, float]) -> None:
+    """Warn if conversations of the training were not learned from because their environment failed."""
+    if costs["environment_errors"]:
+        log.warning(
+            "%d of the %d conversations were not learned from, since their environment failed; the warnings above and "
+            "%s say why",
+            *(costs["environment_errors"], costs["conversations"], "tltrain.log"),
+        )
+
+
 class FirstConversations:
-    """Warn if almost no call of the first rollout can be read."""
+    """Check the first rollout: stop if every environment failed, and warn if almost no call can be read."""
 
     def __init__(self, unreadable: float) -> None:
         self.unreadable, self.seen = unreadable, False
 
     def __call__(self, step: int, rewarded: Sequence[RewardedConversation]) -> None:
-        """Check the conversations of step `step` (from 1); only the first step counts."""
+        """Check the conversations of step `step` (from 1); only the first step counts.
+
+        Raises:
+            TltrainError: there is nothing to learn, since no environment works.
+        """
+        if self.seen or step > 1:
+            return
+        if rewarded and not any(usable(one.conversation) for one in rewarded):
+            raise TltrainError(
+                f"stage.environment: it failed in all {len(rewarded)} conversations of the first step, so there is "
+                f"nothing to learn from; about {rewarded[0].conversation.task.id}: "
+                f"{rewarded[0].conversation.outcome['error']}"
+            )
         calls = [call for one in rewarded for call in one.conversation.calls]
-        if self.seen or step > 1 or not calls:
+        if not calls:
             return
         self.seen = True
         wrong = sum(call.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for call in calls)

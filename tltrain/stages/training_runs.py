@@ -68,12 +68,14 @@ def prepare(
     folder: Path,
     make_arguments: Callable[[DictConfig, Path, str, bool], Any],
     leftovers: Iterable[str] = (),
+    learns_data: bool = True,
 ) -> TrainingRun:
     """Read the data and load the model that `cfg` names.
 
     Args:
         make_arguments: makes the library's arguments object from (configuration, folder, device type, bf16).
         leftovers: names of an earlier run's files in `folder`, other than checkpoints, that resuming needs.
+        learns_data: whether the calls of the data are learned; if so, a line says how many are not.
     """
     from transformers import set_seed
 
@@ -83,7 +85,8 @@ def prepare(
     source = JudgedSource(cfg, "reading trajectories")
     train, held_out = source.split()
     log_reading(source.read, folder)
-    log_judging(source.judged)
+    if learns_data:
+        log_judging(source.judged)
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train, cfg.format), cfg.format)

@@ -99,10 +99,11 @@ ARGUMENTS = (
     *("model.args", "model.irm.args", "hardware.args", "stage.args"),
     *(f"stage.algorithm_args.{name.name}" for name in config.Algorithm),
 )
+BENCHMARKS = ("benchmark", "stage.environment")
+"""Nodes with the keys of a benchmark."""
 PATHS = (
     *("data.path", "model.path", "model.hub", "source.tokenizer"),
-    *("benchmark.path", "benchmark.module", "benchmark.user", "benchmark.include_path"),
-    *("stage.environment.path", "stage.environment.module"),
+    *(f"{node}.{name}" for node in BENCHMARKS for name in ("path", "module", "user", "include_path")),
     *("stage.critic.path", "stage.predictions", "stage.compare"),
     *(f"{node}.{name}" for node in ARGUMENTS for name in FILE_ARGUMENTS),
 )
@@ -132,12 +133,10 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         found["base_model"] = base_model(values["model"])
     if stage == "eval":
         found["benchmark_package"] = benchmark_package(values["benchmark"])
-    if stage == "irm" and str(values["stage"]["rollout"]) == config.Rollout.conversation:
-        found["environment"] = _environment(values, made)
     return found
 
 
-def _environment(values: Values, made: Mapping[str, str] | None) -> dict[str, Any]:
+def _environment(values: Values) -> dict[str, Any]:
     """Return all keys of the benchmark that `stage.environment` names and changes, and its package."""
     from omegaconf import OmegaConf
 
@@ -145,8 +144,7 @@ def _environment(values: Values, made: Mapping[str, str] | None) -> dict[str, An
 
     _, node = chosen_benchmarks.environment(OmegaConf.create(dict(values)))
     asked = config.plain(node, enum_to_str=True)
-    counting = _counting({"stage": {"name": "environment"}, "benchmark": asked}, made)
-    return {"keys": redact.container(counting["benchmark"]), "package": benchmark_package(asked)}
+    return {**asked, "package": benchmark_package(asked)}
 
 
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -159,6 +157,8 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
 
 def _counting(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
     counting = copy.deepcopy(dict(values))
+    if values["stage"]["name"] == "irm" and str(values["stage"]["rollout"]) == config.Rollout.conversation:
+        counting["stage"]["environment"] = _environment(values)
     for rule in (counting.get("mae") or {}).values():
         if "tables" in rule and (tables := error_rule.tables_file(rule)).is_file():
             rule["tables"] = fingerprints.of_file(tables)

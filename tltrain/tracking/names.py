@@ -22,9 +22,9 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     seconds_reference seconds_policy seconds_critic seconds_backward seconds_optimizer   PPO: parts of the update
     update_padding                        PPO: share of the update's tokens
     samples_table                         a table: sampled and golden calls, with grade and reward
-  with stage.rollout=conversation, in place of grade/* and the other shares of sampled calls:
+  with stage.rollout=conversation, in place of grade/* and no_end_token (trailing_text is a share of calls):
     reward reward/PART turns              means over conversations; PART: outcome documentation tool_error golden calls
-                                          own; turns: answers of the policy
+                                          trailing_text own; turns: answers of the policy
     success                               share of the conversations whose outcome is known
     conversation/END conversations        shares: finish turn_limit too_long environment_error; their number
     error/KIND                            shares of calls: format_error words_before_call tool_hallucination parameters
@@ -78,7 +78,8 @@ IRM = tuple(
 CONVERSATIONS = tuple(
     f"irm/{name}"
     for name in (
-        *(f"reward/{part}" for part in ("outcome", "documentation", "tool_error", "golden", "calls", "own")),
+        *(f"reward/{part}" for part in ("outcome", "documentation", "tool_error", "golden", "calls")),
+        *("reward/trailing_text", "reward/own"),
         *(f"conversation/{end}" for end in ("finish", "turn_limit", "too_long", "environment_error")),
         *(
             f"error/{kind}"

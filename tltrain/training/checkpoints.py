@@ -241,7 +241,7 @@ class ResumableCheckpoints(TrainerMixin):
         totals = dict(zip(self.counts, self.accelerator.reduce(counts, reduction="sum").tolist(), strict=True))
         return {
             "updates": self.state.global_step,
-            **{name: round(totals[name]) for name in ("target_tokens", "sampled_calls", "sampled_tokens")},
+            **{name: round(total) for name, total in totals.items() if name != "processor_seconds"},
             "processor_seconds": round(totals["processor_seconds"], 1),
         }
 
@@ -252,7 +252,7 @@ class ResumableCheckpoints(TrainerMixin):
     def _load_counts(self, file: Path) -> None:
         if file.is_file():  # earlier versions wrote none
             found = json_files.read_object(file)
-            self.counts = {name: float(found[name]) for name in self.counts}
+            self.counts = {name: float(found.get(name, 0)) for name in self.counts}
 
     @contextmanager
     def _reading(self, checkpoint: str) -> Iterator[None]:

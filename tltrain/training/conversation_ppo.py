@@ -17,6 +17,7 @@ What users and tools say is context: no loss, no KL and no value is computed the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, pairwise
@@ -27,13 +28,14 @@ from transformers import PreTrainedModel
 
 from tltrain.environments.loop import Conversation
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Branch
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import conversation_rollout, credit, engines, rollout, update_batches
 from tltrain.training.conversation_reward import TurnReward, part_sums, usable
 from tltrain.training.conversation_rollout import Conversations, SampledConversation, SampledTurn
-from tltrain.training.ppo import PPOTrainer
+from tltrain.training.ppo import PPOTrainer, Settings
 from tltrain.training.rollout_metrics import DOCUMENTATION_ERRORS, ConversationMetrics
 from tltrain.trajectory import Task
 
@@ -77,11 +79,19 @@ class RewardedTurn:
 
 
 def mean_return(
-    model: PreTrainedModel, asked: Conversations, judge: Judge, *, bf16: bool, seed: int, tasks: int = 8
+    model: PreTrainedModel,
+    asked: Conversations,
+    judge: Judge,
+    *,
+    bf16: bool,
+    seed: int,
+    settings: Settings,
+    tasks: int = 8,
 ) -> float:
-    """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
+    """Return the mean over turns of the return from the turn on, as the critic's initial value.
 
     Args:
+        settings: the discount and the clip range of the training.
         tasks: number of conversations to hold, about tasks spread evenly over all of them.
     """
     chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
@@ -92,9 +102,10 @@ def mean_return(
         raise TltrainError(f"{error} before training: another model.path, or hardware.bf16=false") from error
     found: list[float] = []
     for own in held:
-        for one in own:
-            rewards = [turn.reward for turn in judge(one.conversation)]
-            found += [math.fsum(rewards[at:]) for at in range(len(rewards))]
+        for one in filter(lambda one: usable(one.conversation), own):
+            rewards = torch.tensor([turn.reward for turn in judge(one.conversation)])
+            rewards = rewards.clamp(-settings.reward_clip, settings.reward_clip)
+            found += [credit.discounted_return(rewards[at:], settings.gamma).item() for at in range(len(rewards))]
     return sum(found) / len(found) if found else 0.0
 
 
@@ -178,18 +189,25 @@ class ConversationPPO(PPOTrainer):
     """The trainer; a row of its dataset is a task.
 
     It logs what `PPOTrainer` logs, with each answer of the policy as a sample, and about conversations: `reward` and
-    its parts `reward/PART`, `success` (share of those whose outcome is known), `turns`, `conversation/END` (shares) and
-    `conversations` (their number); also `error/KIND` (shares of calls) and `seconds_sampling` (a part of generation).
+    its parts `reward/PART` (of those that are learned), `success` (share of those whose outcome is known), `turns`,
+    `conversation/END` (shares) and `conversations` (their number); also `error/KIND` and `trailing_text` (shares of
+    calls) and `seconds_sampling` (a part of generation).
     """
 
     metrics = ConversationMetrics
     prompts: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.counts |= {"conversations": 0, "environment_errors": 0}
+
     def _roll_out(self, batches: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
         """Hold and price conversations about the step's tasks, and return a micro-batch for each of `batches`."""
         step = self.state.global_step + 1
         tasks = [task for batch in batches for task in batch]
-        held = self._hold(tasks, rollout.derive_seed(self.args.seed, step))
+        everywhere = distributed.gather([[task.id for task in batch] for batch in batches])
+        earlier = conversation_rollout.repetitions(everywhere)[distributed.rank()]
+        held = self._hold(tasks, rollout.derive_seed(self.args.seed, step), earlier)
         self._sums.add(seconds_generation=self._lap())
         rewarded = [[RewardedConversation(one, self.judge(one.conversation)) for one in own] for own in held]
         everything = [one for own in rewarded for one in own]
@@ -207,13 +225,13 @@ class ConversationPPO(PPOTrainer):
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches
 
-    def _hold(self, tasks: Sequence[Task], seed: int) -> list[list[SampledConversation]]:
+    def _hold(self, tasks: Sequence[Task], seed: int, earlier: Sequence[int]) -> list[list[SampledConversation]]:
         with engines.gathered_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.synced_with(policy)
             try:
-                return conversation_rollout.hold(policy, self.prompts, tasks, seed, timed=self._timed)
+                return conversation_rollout.hold(policy, self.prompts, tasks, seed, earlier=earlier, timed=self._timed)
             except conversation_rollout.NotFinite as error:
                 raise TltrainError(self._not_finite_message(str(error), self.state.global_step + 1)) from error
 
@@ -253,29 +271,31 @@ class ConversationPPO(PPOTrainer):
         lengths = [len(turn.response) for turn in turns]
         self.counts["sampled_calls"] += len(turns)
         self.counts["sampled_tokens"] += sum(lengths)
+        self.counts["conversations"] += len(rewarded)
         known = [one for one in rewarded if one.conversation.outcome.get("success") is not None]
-        parts: dict[str, float] = {}
-        for one in rewarded:
-            for name, number in part_sums(one.rewards).items():
-                parts[f"reward/{name}"] = parts.get(f"reward/{name}", 0.0) + number
-            end = f"conversation/{one.conversation.ended.replace(' ', '_')}"
-            parts[end] = parts.get(end, 0.0) + 1
+        learned = [one for one in rewarded if usable(one.conversation)]
+        self.counts["environment_errors"] += len(rewarded) - len(learned)
+        ends = Counter(f"conversation/{one.conversation.ended.replace(' ', '_')}" for one in rewarded)
+        parts = part_sums([turn for one in learned for turn in one.rewards])
         outcomes = [call.outcome for call in calls]
         self._sums.add(
             samples=len(turns),
-            learned=sum(len(one.sampled.turns) for one in rewarded if usable(one.conversation)),
+            learned=sum(len(one.sampled.turns) for one in learned),
             response_length=sum(lengths),
             prompt_tokens=sum(len(turn.prompt) for turn in turns),
             ended=sum(turn.response[-1] in self.sampling.ends for turn in turns),
             conversations=len(rewarded),
-            reward=math.fsum(one.reward for one in rewarded),
+            usable=len(learned),
+            reward=math.fsum(one.reward for one in learned),
             turns=len(turns),
             checked=len(known),
             success=sum(one.conversation.outcome["success"] is True for one in known),
             calls=len(calls),
-            **parts,
+            **ends,
+            **{f"reward/{name}": number for name, number in parts.items()},
             **{f"error/{outcome.value}": outcomes.count(outcome) for outcome in DOCUMENTATION_ERRORS},
             **{"error/tool": sum(call.ce for call in calls)},
+            trailing_text=sum(call.has_trailing_text for call in calls),
         )
 
     def _credit(

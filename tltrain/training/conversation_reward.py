@@ -7,9 +7,11 @@ A turn is one answer of the model (an assistant message), and its reward is a su
     tool_error      a tool ran and answered with an error
     golden          the call against the next golden one, as long as all calls that ran equal the golden ones
     calls           calls beyond the number of golden calls, or missing where the model ends a turn of the user
+    trailing_text   text follows a call, which nobody reads
 
 Each call pays one price, the worst of those that apply, and a call that equals the golden one pays none, whatever its
-tool answers. The prices are configuration keys (`config.ConversationReward`). With their defaults:
+tool answers; the price of trailing text is added to either. The prices are configuration keys
+(`config.ConversationReward`). With their defaults:
 
 - Only the golden calls, with a right outcome, earn the most: each earns `correct`, at most once, since the golden path
   cannot be walked twice, and any other call, in place of them or beyond them, costs something.
@@ -33,7 +35,7 @@ from tltrain.grading import Grade, Outcome, grade
 from tltrain.runtime import targets
 from tltrain.trajectory import FINISH, Call, Tool
 
-PARTS = ("outcome", "documentation", "tool_error", "golden", "calls")
+PARTS = ("outcome", "documentation", "tool_error", "golden", "calls", "trailing_text")
 """Names of the parts of a reward."""
 OWN = "own"
 """Name of the only part of a user's own reward."""
@@ -73,6 +75,13 @@ def part_sums(rewards: Sequence[TurnReward]) -> dict[str, float]:
     """Return each part's sum over the turns of a conversation."""
     names = dict.fromkeys([*PARTS, *(name for turn in rewards for name in turn.parts if name not in PARTS)])
     return {name: math.fsum(turn.parts.get(name, 0.0) for turn in rewards) for name in names}
+
+
+def stand_ins(calls: Sequence[Call]) -> tuple[Tool, ...]:
+    """Return tools that document no more of these calls than the names."""
+    properties: dict[str, Any] = {name: {} for call in calls for name in call.arguments}
+    names = sorted({call.name for call in calls})
+    return tuple(Tool(name, "", {"type": "object", "properties": properties}) for name in names)
 
 
 # --- the reward that reward=conversation chooses ---------------------------------------------------------------------
@@ -138,6 +147,8 @@ class _Walk:
 
     def _call(self, made: JudgedCall) -> None:
         documentation = self._documentation(made)
+        if self.settings.trailing_text and made.has_trailing_text:
+            self._add("trailing_text", self.settings.trailing_text)
         if made.call is not None and made.call.name == FINISH and made.outcome is not Outcome.TOOL_HALLUCINATION:
             self._add("documentation", documentation)
             self._end_turn()
@@ -188,9 +199,8 @@ class _Walk:
     def _documented(self, *calls: Call) -> Sequence[Tool]:
         """Return the last tools on offer, and stand-ins for tools of earlier turns that these calls name."""
         tools = self.conversation.tools
-        gone = {call.name for call in calls} - {tool.name for tool in tools}
-        names: dict[str, Any] = {name: {} for call in calls for name in call.arguments}
-        return (*tools, *(Tool(name, "", {"type": "object", "properties": names}) for name in sorted(gone)))
+        offered = {tool.name for tool in tools}
+        return (*tools, *(tool for tool in stand_ins(calls) if tool.name not in offered))
 
     def _open(self, found: Grade) -> bool:
         if found.outcome is not Outcome.WRONG_VALUE or found.prediction is None:

@@ -197,6 +197,7 @@ def hold(
     tasks: Sequence[Task],
     seed: int,
     *,
+    earlier: Sequence[int] | None = None,
     carry_over: bool = True,
     timed: Timed = untimed,
 ) -> list[list[SampledConversation]]:
@@ -204,13 +205,14 @@ def hold(
 
     Args:
         seed: of the draws; the same seed repeats the rollout.
+        earlier: how often each task occurs before in the step, on any process; None: `tasks` are those of the step.
         carry_over: continue from the key-value caches of the previous turns.
         timed: measures the part `sampling`, the time in which the policy answers; tools and users take the rest.
     """
     world, group_size = asked.world, asked.group_size
     numbered = [
         replace(task, meta={**task.meta, ROLLOUT: number})
-        for task, first in zip(tasks, _repetitions(tasks), strict=True)
+        for task, first in zip(tasks, earlier or _repetitions([task.id for task in tasks]), strict=True)
         for number in range(first * group_size, (first + 1) * group_size)
     ]
     parallel = world.parallel or max(len(numbered), 1)
@@ -232,13 +234,34 @@ def _key(asked: Sample | Task) -> tuple[str, int]:
     return identity, asked.meta[ROLLOUT]
 
 
-def _repetitions(tasks: Sequence[Task]) -> list[int]:
-    """Return for each task how many times it occurs before."""
+def repetitions(steps: Sequence[Sequence[Sequence[str]]]) -> list[list[int]]:
+    """Return for each task of each process how often it occurs before in the step, as one process would take them.
+
+    Conversations about one task are told apart by their numbers, on whichever processes they are held: with the same
+    number they would have the same draws, and one would be a copy of the other.
+
+    Args:
+        steps: the ids of the tasks by process and micro-batch; all processes have as many micro-batches.
+    """
+    order = [
+        (rank, identity)
+        for micro_batches in zip(*steps, strict=True)
+        for rank, identities in enumerate(micro_batches)
+        for identity in identities
+    ]
+    found: list[list[int]] = [[] for _ in steps]
+    for (rank, _), count in zip(order, _repetitions([identity for _, identity in order]), strict=True):
+        found[rank].append(count)
+    return found
+
+
+def _repetitions(identities: Sequence[str]) -> list[int]:
+    """Return for each id how often it occurs before."""
     counts: dict[str, int] = {}
     found = []
-    for task in tasks:
-        found.append(counts.get(task.id, 0))
-        counts[task.id] = found[-1] + 1
+    for identity in identities:
+        found.append(counts.get(identity, 0))
+        counts[identity] = found[-1] + 1
     return found
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from tltrain.config import ConversationReward, Matching, OpenText, plain
 from tltrain.config.rewards import TableKeys
 from tltrain.errors import TltrainError
-from tltrain.formats.calls import call_end
+from tltrain.formats.calls import has_trailing_text
 from tltrain.grading import CUT, AnswerGrade, Grade, Outcome, RewardSettings, named_row
 from tltrain.runtime import targets
 from tltrain.training import conversation_reward, toolrl
@@ -158,12 +158,6 @@ def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:
 def is_cut(grade: Grade | AnswerGrade, ended: bool) -> bool:
     """Return whether the response was cut off before a call could be read; a call might have followed words."""
     return not ended and grade.outcome in (Outcome.FORMAT_ERROR, Outcome.ABSTAINED)
-
-
-def has_trailing_text(response: str) -> bool:
-    """Return whether the call at the beginning of the response is followed by text other than white space."""
-    end = call_end(response)
-    return end is not None and bool(response[end:].strip())
 
 
 def reward_of(

@@ -14,7 +14,7 @@ from tltrain.config import Matching
 from tltrain.data.reading import expect, member, optional, shown
 from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
-from tltrain.formats.calls import render_call
+from tltrain.formats.calls import has_trailing_text, render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, abstention, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
@@ -66,7 +66,7 @@ class GradedResponse:
     @property
     def has_trailing_text(self) -> bool:
         """Whether text follows the call; in a native format this is not a mistake and does not count."""
-        return self.written is None and pricing.has_trailing_text(self.response)
+        return self.written is None and has_trailing_text(self.response)
 
 
 class Judge(Protocol):
@@ -195,7 +195,8 @@ class SampleRecord:
         step: optimizer step, from 1.
         id: id of the prompt.
         sampled: the model's response, in its own format with special tokens by their names.
-        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for.
+        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for; those of
+            a whole conversation one a line.
         grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
         reason: explanation of the grade.
         ended: whether the response has an end token.

@@ -134,9 +134,10 @@ class ConversationMetrics(RolloutMetrics):
     OVER_COUNTS = MappingProxyType(
         {
             "learned": ("kl",),  # answers in conversations that no failure of the environment ended
-            "conversations": ("reward", "turns", *REWARD_PARTS, *ENDS),
+            "usable": ("reward", *REWARD_PARTS),  # conversations that no such failure ended
+            "conversations": ("turns", *ENDS),
             "checked": ("success",),
-            "calls": CALL_ERRORS,
+            "calls": (*CALL_ERRORS, "trailing_text"),
         }
     )
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.support.command_line import Ran
 from tests.support.composition import composed, mistake
-from tests.support.small_runs import SMALL, steps, weights
+from tests.support.environment_samples import Room, hold, says
+from tests.support.mae_rules import STRICT
+from tests.support.small_runs import SMALL, last_line, steps, weights
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
 from tltrain.evaluation.records import Transcript
 from tltrain.stages import irm_conversations
+from tltrain.tokens.encoder import Encoder
 from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
-from tltrain.training import reward_function
+from tltrain.training import pricing, reward_function
+from tltrain.training.conversation_ppo import RewardedConversation
+from tltrain.training.conversation_rollout import SampledConversation
+from tltrain.trajectory import Call, Message, Task, Trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +45,10 @@ def test_a_run_at_its_defaults_but_for_sizes(ran):
     assert (found["environment"], found["tasks"], found["group_size"]) == ("toolworld_multi", 6, 1)
     assert [entry["conversations"] for entry in steps(ran)] == [2, 2]
     logged = {f"irm/{name}" for entry in steps(ran) for name in entry if name != "step"}
-    assert logged <= {*names.IRM, *names.CONVERSATIONS}
-    assert {*names.CONVERSATIONS} <= logged
+    assert {*names.CONVERSATIONS} <= logged <= {*names.IRM, *names.CONVERSATIONS}
+    lacking = {name.removeprefix("irm/") for name in {*names.IRM} - logged if not name.startswith("irm/grade/")}
+    assert lacking == {"no_end_token", "seconds_prefill"}  # as docs/irm.md says
+    assert (ran.metrics["costs"]["conversations"], ran.metrics["costs"]["environment_errors"]) == (4, 0)
 
 
 def test_samples_are_conversations_to_read(ran):
@@ -126,6 +136,18 @@ def test_an_environment_of_ones_own_that_fails_ends_no_run(tltrain, tmp_path):
     assert "success" not in steps(ran)[0]  # nobody can tell
 
 
+def test_environments_that_all_fail_end_the_run(tltrain, tmp_path):
+    broken = OWN.replace("return Turn(", "raise OSError('no room')\n        return Turn(")
+    (tmp_path / "failing_tools.py").write_text(broken)
+    ran = tltrain(
+        *("--config-dir", str(tmp_path), *CONVERSING, *SMALL, *FEW),
+        *(RANDOM_CRITIC, "stage.environment={_target_: failing_tools.Tools, max_turns: 2}"),
+        status=1,
+    )
+    said = "stage.environment: it failed in all 2 conversations of the first step, so there is nothing to learn from; "
+    assert said in last_line(ran) and last_line(ran).endswith(": OSError: no room")
+
+
 # --- stopped and resumed ----------------------------------------------------------------------------------------------
 
 
@@ -178,6 +200,47 @@ def test_a_stopped_run_goes_on_bit_for_bit(tltrain, tmp_path, monkeypatch):
 )
 def test_what_does_not_go_together_is_said_at_once(words, said):
     assert said in mistake("stage=irm", *words)
+
+
+def test_keys_of_the_loop_may_be_set_with_every_algorithm():
+    words = ("stage.clip=0.1", "stage.ppo_epochs=2", "stage.loss_mean=responses", "stage.generation_batch_size=2")
+    for algorithm in ("ppo", "rloo", "grpo"):
+        assert not mistake(*CONVERSING, f"stage.algorithm={algorithm}", "stage.reward_clip=2", *words)
+    said = mistake("stage=irm", "stage.algorithm=grpo", "stage.clip=0.1")
+    assert said.startswith(
+        "stage.clip: stage.algorithm=grpo with stage.rollout=call reads no such key; stage.algorithm="
+    )
+    assert mistake(*CONVERSING, "stage.algorithm=rloo", "stage.lam=0.5").endswith("stage.algorithm=ppo does")
+
+
+def test_a_sample_says_what_each_answer_earned_and_why():
+    room = Room(seen=lambda at: "Error: there is nothing")
+    held = hold(says('look(at="a")', "look(to=1)", 'look(at="c") or so', 'finish(answer="no")'), room, rule=STRICT)
+    golden = [[Call("look", {"at": "a"}), Call("look", {"at": "b"})]]
+    price = pricing.configured_for_conversations(composed(*CONVERSING).reward, "strict")
+    rewarded = RewardedConversation(SampledConversation(held, ()), price(held, golden))
+    found = irm_conversations.record(3, rewarded, golden)
+    assert found.sampled.splitlines()[::2] == [
+        'assistant (golden +0.1): look(at="a") [the tool answered with an error]',
+        f"assistant (documentation -0.2): look(to=1) [{held.calls[1].reason}] [the tool answered with an error]",
+        'assistant (tool_error -0.15): look(at="c") or so [the tool answered with an error]',
+        'assistant (outcome -1): finish(answer="no")',
+    ]
+    assert found.golden == 'look(at="a")\nlook(at="b")' and found.grade == "failure"
+
+
+def test_answers_may_be_as_long_as_the_golden_calls_of_the_tasks(byte_level, caplog):
+    encoder, cfg = Encoder(byte_level), composed(*CONVERSING, "model=tiny")
+    data = [Trajectory("d", (), (Message("user", "Look!"), Message.calling(Call("look", {}))))]
+    most, _ = irm_conversations.limits(cfg, data, encoder, 8192)
+    own = SimpleNamespace(golden=lambda task: [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]])
+    golden = irm_conversations.golden_lengths(own, [Task("a"), Task("b")], encoder)
+    assert len(golden) == 2 and min(golden) < most < max(golden)
+    assert irm_conversations.limits(cfg, data, encoder, 8192, [min(golden)])[0] == most
+    assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] >= max(golden) and not caplog.records
+    cfg.stage.max_new_tokens = max(golden) - 1
+    assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] == max(golden) - 1
+    assert "1 of the 2 different golden calls of the tasks do not fit stage.max_new_tokens" in caplog.text
 
 
 @pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
