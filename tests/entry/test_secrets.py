@@ -205,6 +205,7 @@ def test_every_file_is_written_by_the_one_writer():
         "entry/launch.py": "to the processes of the run, in a folder that is removed",
         "environments/sandbox_kernel.py": "to the kernel",
         "environments/sandbox_bwrap.py": "to the kernel",
+        "entry/side_by_side.py": "the configuration, for its user alone, in a folder that is removed",
         "environments/sandbox.py": "the probe of the machine, a constant",
         "runtime/shared_secret.py": "the secret itself, for its user alone",
         "serving/recorder.py": "token ids and a port, in a folder that is removed",

@@ -76,7 +76,8 @@ UNREAD = {
     ),
     "PPO's": (
         ["stage=irm", "stage.algorithm=grpo", "stage.clip=0.1"],
-        "stage.clip: stage.algorithm=grpo reads no such key; stage.algorithm=ppo does",
+        "stage.clip: stage.algorithm=grpo with stage.rollout=call reads no such key; stage.algorithm=ppo or "
+        "stage.rollout=conversation does",
     ),
     "PPO's, below a node": (
         ["stage=irm", "stage.algorithm=rloo", "stage.critic.save=true"],
