@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -19,10 +20,10 @@ def level(request):
 
 @pytest.fixture
 def rude():
-    """`rude(level=None, network=False)` returns a sandbox for the hostile module, which is closed at the end."""
+    """`rude(level=None, network=False, seconds=1)` returns a sandbox for the hostile module, closed at the end."""
     with contextlib.ExitStack() as stack:
-        yield lambda level=None, network=False: stack.enter_context(
-            Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS, network, level)
+        yield lambda level=None, network=False, seconds=LIMITS.seconds: stack.enter_context(
+            Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, replace(LIMITS, seconds=seconds), network, level)
         )
 
 
