@@ -1,6 +1,6 @@
 """stage=demo: show in one command what MAE, PKT and IRM do to a real model.
 
-    python -m tltrain                 SmolLM2-135M, ten minutes on two cores
+    python -m tltrain                 SmolLM2-135M, eleven minutes on two cores
     python -m tltrain model=tiny      a model from scratch, faster
 
 Runs other stages as a user would, each in its own folder below this run's: `stage=sft` and `stage=pkt` on the same
