@@ -91,22 +91,28 @@ def test_no_more_stages_than_threads_run_at_the_same_time():
     assert [side_by_side.possible(4, threads) for threads in (1, 2, 8)] == [1, 2, 4]
 
 
-@pytest.mark.slow  # loads torch twice
+def stage_processes(run: int) -> list[int]:
+    """Return the processes of stages that the threads of process `run` have started."""
+    children = [file.read_text().split() for file in Path(f"/proc/{run}/task").glob("*/children")]
+    return [
+        int(pid) for pids in children for pid in pids if b"stage_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+@pytest.mark.slow  # several processes
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_no_stage_outlives_the_run_that_started_it(tmp_path, sent, status):
     words = ["model=tiny", "stage.train_size=2000", "hardware.threads=2", f"hydra.run.dir={tmp_path / 'run'}"]
     with subprocess.Popen([sys.executable, "-m", "tltrain", *words], cwd=tmp_path) as run:
-        logs = [tmp_path / "run" / name / "data" for name in ("sft", "pkt")]
-        deadline = time.monotonic() + 120
-        while not all(log.exists() for log in logs) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        children = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
-        mine = [pid for pid in children if b"stage_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        deadline = time.monotonic() + 60
+        while len(mine := stage_processes(run.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(2)  # they have begun to run their stages
         run.send_signal(sent)
         assert run.wait(60) == status
     assert len(mine) == 2
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in mine) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.1)
     assert not [pid for pid in mine if Path(f"/proc/{pid}").exists()]
     assert not (tmp_path / "run" / "metrics.json").exists()
