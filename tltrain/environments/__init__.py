@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any, Protocol
 
 from tltrain.trajectory import Call, Task, Turn
@@ -44,18 +43,19 @@ class Environment(Protocol):
 class Prepared(ABC):
     """Environments that need something read, started or checked once, before the first of them."""
 
+    _made: Callable[[], Environment] | None = None
+
     @abstractmethod
     def make(self) -> Callable[[], Environment]:
         """Return what makes an environment. Raises TltrainError if none can be made."""
 
-    @cached_property
-    def _made(self) -> Callable[[], Environment]:
-        return self.make()
-
     def prepare(self) -> None:
         """Do now what the first environment would do."""
-        self._made  # noqa: B018 (made once, here)
+        if self._made is None:
+            self._made = self.make()
 
     def environment(self) -> Environment:
         """Return a new environment."""
+        self.prepare()
+        assert self._made is not None
         return self._made()
