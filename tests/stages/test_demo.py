@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.processes import python
 from tests.support.small_runs import SMALL
-from tests.support.tracked import read
+from tests.support.tracked import read_all
 
 
 def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
@@ -41,7 +41,7 @@ def test_what_its_last_training_refuses_is_told_before_the_first(tltrain):
     assert not (ran.folder / "sft").exists()
 
 
-@pytest.mark.slow  # as a user starts it, at its default sizes: a minute
+@pytest.mark.slow  # as a user starts it, at its default sizes: two minutes
 def test_the_demo_on_tiny(tmp_path):
     ran = python(tmp_path, "-m", "tltrain", "model=tiny")
     folder = (tmp_path / "outputs" / "demo" / "latest").resolve()
@@ -53,6 +53,7 @@ def test_the_demo_on_tiny(tmp_path):
     sft, pkt = (json.loads((folder / stage / "metrics.json").read_text()) for stage in ("sft", "pkt"))
     for trained in (sft, pkt):
         assert trained["held_out"]["held_out_loss"] < 5.5  # from about 6.7
-    tracked = {stage: read(folder / stage).run for stage in ("pkt", "irm", "eval_irm")}
-    assert {run["run_group"] for run in tracked.values()} == {folder.name}
-    assert [run["display_name"] for run in tracked.values()] == list(tracked)
+    tracked = [found.run for found in read_all(folder)]  # of several processes, in one tree
+    assert {run["run_group"] for run in tracked} == {folder.name}
+    evaluations = [f"eval_{model}" for model in ("base", "sft", "pkt", "irm")]
+    assert sorted(run["display_name"] for run in tracked) == sorted(["sft", "pkt", "irm", *evaluations])
