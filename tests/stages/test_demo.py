@@ -53,6 +53,7 @@ def test_the_demo_on_tiny(tmp_path):
     sft, pkt = (json.loads((folder / stage / "metrics.json").read_text()) for stage in ("sft", "pkt"))
     for trained in (sft, pkt):
         assert trained["held_out"]["held_out_loss"] < 5.5  # from about 6.7
+    assert (ran.stdout + ran.stderr).count(f"wandb sync {folder}/wandb") == 1
     tracked = [found.run for found in read_all(folder)]  # of several processes, in one tree
     assert {run["run_group"] for run in tracked} == {folder.name}
     evaluations = [f"eval_{model}" for model in ("base", "sft", "pkt", "irm")]

@@ -12,6 +12,7 @@ on tools that are not in the training split. Stages that do not need one another
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tltrain.entry import checks, side_by_side
 from tltrain.entry.composed import compose
 from tltrain.entry.side_by_side import Job
 from tltrain.runtime import runs
+from tltrain.tracking import wandb_folders
+
+log = logging.getLogger(__name__)
 
 MODELS = ("base", "sft", "pkt", "irm")
 """The models to evaluate: the base model, and the results of the stages."""
@@ -51,6 +55,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         for level in ("ts", "pi", "cf", "n")
     } | {"seconds": round(time.monotonic() - start, 1)}
     runs.finish(folder, cfg, metrics)
+    if wandb_folders.to_sync(folder):  # the stages' runs are in one tree, and the demo itself is none
+        log.info("%s", wandb_folders.sync_command(folder))
     return metrics
 
 
