@@ -214,3 +214,8 @@ def test_a_server_is_not_asked_for_it_in_a_sweep_either(words, said):
     with pytest.raises(TltrainError) as error:
         sources.check(cfg)
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(("stage", "shown"), [("eval", "answering toolworld"), ("predict", "answering")])
+def test_only_a_stage_that_asks_a_benchmark_names_it_while_answers_are_generated(stage, shown):
+    assert sources.description(composed(f"stage={stage}", "benchmark=toolworld")) == shown

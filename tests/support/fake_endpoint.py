@@ -129,7 +129,7 @@ def endpoint_config(url: str, folder: Path, /, **source: Any) -> DictConfig:
             "format": {"name": "tl"},
             "source": OmegaConf.merge(OmegaConf.structured(Endpoint), given),
             "cache": {"dir": str(folder)},
-            "stage": {"max_new_tokens": 64},
+            "stage": {"name": "eval", "max_new_tokens": 64},
             "benchmark": {"name": "toolworld"},
             "model": {"trust_remote_code": False, "bos": "auto"},
             "seed": 3,

@@ -76,6 +76,11 @@ def check(cfg: DictConfig) -> None:
         check_running(cfg)
 
 
+def description(cfg: DictConfig) -> str:
+    """Return what is shown while a source answers: the benchmark's name, or none in a stage that asks no benchmark."""
+    return f"answering {cfg.benchmark.name}" if cfg.stage.name == "eval" else "answering"
+
+
 def endings_file(cfg: DictConfig) -> str:
     """Return the file in which a run records why each answer ended; conversations have none."""
     if cfg.stage.get("name") == "predict":

@@ -44,7 +44,7 @@ from tltrain.formats.native import Answer, answer_of_message
 from tltrain.formats.tl import TL, tl_format
 from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
-from tltrain.sources import server_errors
+from tltrain.sources import description, server_errors
 from tltrain.sources.connection import connect, open_client
 from tltrain.sources.endings import FINISH_REASONS, Endings
 from tltrain.trajectory import Sample
@@ -98,7 +98,7 @@ class Endpoint:
         self.chat = self.several_calls = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.folder = _cache_folder(cfg)
-        self.description = f"answering {cfg.benchmark.name}"
+        self.description = description(cfg)
         self.common = _common_fields(cfg)
         self.extra = list(cfg.source.extra)
         self.encoder = _encoder(cfg) if cfg.source.tokenizer is not None else None

@@ -13,6 +13,7 @@ from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats.native import Answer, as_text
 from tltrain.runtime import distributed, terminal
+from tltrain.sources import description
 from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
 
@@ -80,7 +81,7 @@ class LocalModel:
             generation.GenerationSettings(
                 most,
                 self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
-                f"answering {self.cfg.benchmark.name}",
+                description(self.cfg),
                 together=True,
             ),
             choose=None if free else TokenChoice(samples, self.offered, temperature, self.cfg.seed),
