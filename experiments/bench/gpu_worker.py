@@ -34,6 +34,7 @@ from tltrain.models import loading
 from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
 from tltrain.plan.compute import Tokens
+from tltrain.plan.setup import Batch, Setup
 from tltrain.runtime import memory
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
@@ -165,7 +166,7 @@ def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
     """Return the peak memory that `stage=plan` predicts, excluding the process's own."""
     longest = sorted(items, key=lambda item: -len(item.input_ids))[: job.rows]
     on_gpu = job.device == "cuda"
-    setup = plan_memory.Setup(
+    setup = Setup(
         device=job.device,
         bf16=True,
         weight_bytes=4 if job.dtype == "float32" else 2,
@@ -175,7 +176,7 @@ def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
         accumulation=job.accumulation,
         fused_head=on_gpu,
     )
-    batch = plan_memory.Batch(
+    batch = Batch(
         rows=job.rows,
         length=len(longest[0].input_ids),
         targets=sum(len(item.targets) for item in longest),
