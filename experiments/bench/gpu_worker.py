@@ -29,7 +29,6 @@ from trl import SFTConfig, SFTTrainer
 from tltrain import config, toolworld
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
-from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
@@ -42,6 +41,7 @@ from tltrain.training import sft, tree_mask
 from tltrain.training.actor_critic import Models, new_critic
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
+from tltrain.training.pricing import TableReward
 from tltrain.training.reward_function import RewardFunction, RewardSignal
 from tltrain.training.rollout import Prompts, Sampling
 
@@ -198,7 +198,7 @@ def irm(job: Job) -> dict[str, Any]:
             Models(policy, critic, new_model(job)),
             arguments(job, TrainingArguments, folder, remove_unused_columns=False),
             Prompts(trees(job), Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id), encoder),
-            reward=RewardSignal(RewardFunction(RewardSettings()), KlControl(0.3)),
+            reward=RewardSignal(RewardFunction(TableReward()), KlControl(0.3)),
             settings=Settings(),
             callbacks=[clock],
         )
