@@ -12,7 +12,7 @@ import yaml
 from hydra.core.plugins import Plugins
 
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.report import gather
 from tltrain.report.sweep import FILE, save
 from tltrain.sweeps import callback

@@ -8,7 +8,7 @@ from typing import Any
 
 from tltrain.environments.loop import Conversation, JudgedCall
 from tltrain.evaluation import conversation_scores
-from tltrain.evaluation.records import Transcript, TranscriptCall, TranscriptMessage
+from tltrain.evaluation.transcripts import Transcript, TranscriptCall, TranscriptMessage
 from tltrain.trajectory import Call, Message
 
 

@@ -24,7 +24,9 @@ from omegaconf import OmegaConf
 from tltrain.data.reading import expect, optional
 from tltrain.errors import TltrainError, shorten
 from tltrain.evaluation import conversation_lines
-from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
+from tltrain.evaluation.predictions import PREDICTIONS, Prediction
+from tltrain.evaluation.records import read_lines
+from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
 from tltrain.report.sweep import Job, Row, Sweep, costs
 from tltrain.runtime import fingerprints, json_files, manifests, redact, yaml_files
 

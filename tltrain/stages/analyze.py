@@ -34,7 +34,7 @@ from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts
-from tltrain.evaluation.records import count_grades, read_graded
+from tltrain.evaluation.predictions import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
 from tltrain.grading import CALL_OUTCOMES, Outcome
 from tltrain.runtime import runs, terminal

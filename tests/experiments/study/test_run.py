@@ -14,7 +14,8 @@ import yaml
 from experiments.study import design, rows, run, tuning
 from tests.support import study_rows
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction, to_line
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.records import to_line
 
 STUDY = design.load()
 
