@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tltrain.config.rewards import RewardTable
 from tltrain.data.reading import expect, expect_id, member, optional, shown
 from tltrain.errors import FieldError, TltrainError
 from tltrain.evaluation.metrics import ABSTENTION, METRICS, SINGLE_TURN
 from tltrain.evaluation.records import call_to_json, member_or_none, read_some, scalars
-from tltrain.grading import ABSTENTION as ABSTENTION_OUTCOMES
-from tltrain.grading import AnswerGrade, Grade, Outcome, RewardTable
+from tltrain.grades import ABSTENTION as ABSTENTION_OUTCOMES
+from tltrain.grades import AnswerGrade, Grade, Outcome
 from tltrain.trajectory import Sample
 
 PREDICTIONS = "predictions.jsonl"

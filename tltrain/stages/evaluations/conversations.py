@@ -33,7 +33,7 @@ from tltrain.evaluation.records import to_line
 from tltrain.evaluation.transcription import transcript
 from tltrain.evaluation.transcripts import TRANSCRIPTS
 from tltrain.formats.native import Answer
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.stages.evaluations import words
