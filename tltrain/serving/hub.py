@@ -32,7 +32,7 @@ OF_A_PUSH = (
 def check_name(repo: str) -> None:
     """Raise a TltrainError unless `repo` is a repository's name."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     expected = f"stage.hub={repo}: expected OWNER/NAME, such as me/tools-0.6b"
     if not NAME.fullmatch(repo):
@@ -196,7 +196,7 @@ def failure(repo: str, error: Exception) -> TltrainError:
         return TltrainError(
             f"stage.hub={repo}: the hub refuses: {said}; a token needs write access there, and the account the room"
         )
-    if response is None and isinstance(error, errors.HTTPError):  # of the HTTP library: nobody answered
+    if response is None and isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]  # of the HTTP library
         url = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
         return TltrainError(
             f"stage.hub={repo}: {url} cannot be reached ({said}): check the network and HF_ENDPOINT, or leave "
