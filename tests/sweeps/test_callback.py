@@ -131,6 +131,12 @@ def test_a_sweep_of_another_stage_ends_in_the_table_alone(sweep, written):
     assert "rule=paper" in ran.out and "2 jobs" in ran.out and not written
 
 
+def test_rows_without_the_baseline_that_their_experiment_names_are_reported_too(sweep, made, written):
+    ran = sweep("+experiment=reward_ablation", "reward=coarse")
+    assert len(written[0].rows) == 1 and written[0].baseline is None
+    assert "report.baseline=reward=paper: no row has this label" in ran.err + ran.out
+
+
 def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written, tmp_path):
     sweep("+experiment=demo")
     ran = tltrain("stage=report", f"report.path={tmp_path / 'sweep'}")
