@@ -2,7 +2,8 @@
 # tltrain in a container: runs are written to, and data is read from, /work.
 #
 #   docker build -t tltrain .                                              for the CPU
-#   docker build -t tltrain:cuda --build-arg TORCH=torch --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 .
+#   docker build -t tltrain:cuda --build-arg BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 \
+#       --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .       for GPUs; both with the same CUDA
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" tltrain model=tiny                     the demo
 #   docker run --rm --user "$(id -u):$(id -g)" --gpus all --ipc=host -v "$PWD:/work" tltrain:cuda stage=pkt hardware=zero3 \
 #       data=auto data.path=chats.jsonl
@@ -20,12 +21,13 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/tltrain
 ENV PATH=/opt/tltrain/bin:$PATH
-# Install torch first and by its exact name: the default is a CPU build, TORCH=torch is for CUDA.
+# Install torch first and by its exact name. Of builds of one version pip takes that of TORCH_INDEX: PyPI's has CUDA.
 ARG TORCH=torch==2.13.0
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=lora,endpoint
 COPY constraints.txt /tmp/constraints.txt
 # hadolint ignore=DL3013
-RUN pip install "${TORCH}"
+RUN pip install --extra-index-url "${TORCH_INDEX}" "${TORCH}"
 COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY tltrain /src/tltrain
 COPY conf /src/conf
@@ -42,6 +44,11 @@ RUN apt-get update \
  && install --directory --owner=tltrain /work \
  && chmod 1777 /home/tltrain
 COPY --from=build /opt/tltrain /opt/tltrain
+# DeepSpeed refuses to compile with another CUDA than torch's, which would only be noticed when a training begins.
+RUN of_torch=$(/opt/tltrain/bin/python -c 'import torch; print((torch.version.cuda or "none").partition(".")[0])') \
+ && if command -v nvcc && ! nvcc --version | grep -q "release ${of_torch}\."; then \
+      echo "BASE has another CUDA than this torch ($of_torch): choose another BASE or TORCH_INDEX" >&2; exit 1; \
+    fi
 # HOME and USER: a user given by --user has no entry in /etc/passwd.
 ENV PATH=/opt/tltrain/bin:$PATH HOME=/home/tltrain USER=tltrain WANDB_MODE=offline
 USER 10001

@@ -7,7 +7,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# The default torch is a CPU build; on a machine with a GPU: make demo TORCH=torch
+# On a machine with a GPU: make demo TORCH=torch. PyPI's build of either has CUDA, which is only larger where there is
+# none; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives a build without.
 TORCH  ?= torch==2.13.0
 # Tests start many interpreters, which would compile this package again each time if bytecode were not kept.
 export PYTHONDONTWRITEBYTECODE :=

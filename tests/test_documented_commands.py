@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.support.composition import mistake
 from tests.support.documentation import code_blocks, documented_commands, filled_in
 from tests.support.paths import ROOT, ROTBENCH, SHARED
 from tests.support.small_runs import SMALL
+from tests.support.typed import settled
 
 pytestmark = pytest.mark.slow
 
@@ -90,12 +94,15 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
     chosen = dict(word.split("=", 1) for word in given if "=" in word)
     stage, data = chosen.get("stage"), chosen.get("data")
     for word in given:
+        word = re.sub(r"(?<![\w/])(my_tools\.py|tasks\.jsonl)", r"examples/python_tools/\1", word)
         key, _, value = word.partition("=")
         if key == "data.path" and data in files and not value.startswith("examples"):
             word = f"data.path={files[data]}"
         elif key == "data.path" and stage == "predict":
             word = f"data.path={SUPPORT_DESK / 'request.json'}"
-        elif key in ("benchmark.path", "paths.rotbench", "paths.toolalpaca"):
+        elif key == "certify":
+            word = "certify=1"
+        elif key in ("benchmark.path", "paths.rotbench", "paths.toolalpaca") and "python_tools" not in word:
             toolalpaca = "toolalpaca" in key or "benchmark=toolalpaca" in command
             own = SUPPORT_DESK / "held_out.jsonl" if "benchmark=openai" in command else ROTBENCH
             word = f"{key}={TOOLALPACA if toolalpaca else own}"
@@ -108,7 +115,17 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
         elif key == "stage.predictions" or key in OURS:
             continue
         words.append(word)
-    return [*words, *sizes(command, stage, data)]
+    return [*words, *read(words, sizes(command, stage, data))]
+
+
+def read(words: list[str], added: list[str]) -> list[str]:
+    """Return those of the added overrides that the command reads; the others would be refused."""
+    while found := re.match(r"([\w.]+): ", mistake(*settled([*words, *added]))):
+        rest = [word for word in added if not word.startswith(f"{found[1]}=")]
+        if rest == added:  # a mistake of the command itself
+            break
+        added = rest
+    return added
 
 
 def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
@@ -123,10 +140,12 @@ def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
         found += ["data.size=6"] if data in (None, "toolworld") else ["data.limit=4"]
     if stage in ("pkt", "sft", "irm", "irm_released"):
         found.append("stage.args.max_steps=1")
-    if stage in ("irm", "irm_released", "eval", "predict") and "stage.compare" not in command:
+    if stage in ("irm", "irm_released", "eval", "predict", "chat") and "stage.compare" not in command:
         found.append("stage.max_new_tokens=4")
     if stage in ("irm", "irm_released"):
         found += ["stage.eval_size=1", "stage.too_long_answer=keep"]
+    if stage == "certify":
+        found += ["certify=1", "data.size=6"]
     if stage == "eval" and "stage.compare" not in command:
         found.append("benchmark.limit=2")
     if stage == "pipeline":
@@ -141,6 +160,7 @@ def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
 def test_documented_commands_run(command, tltrain, files, model, results, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)  # paths in examples/ are relative to the root
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))  # of stage=chat
     words = small(command, files, model, results)
     if {"--help", "--version"} & set(words):
         words = [word for word in words if word.startswith("-") or word.startswith("stage=")]

@@ -22,10 +22,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from experiments import results_table
 from experiments.paper import plan
+from tltrain import config
+from tltrain.entry import checks
+from tltrain.entry import words as command_line_words
+from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import json_files, redact, runs
+from tltrain.stages.evaluations import general
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -114,17 +125,31 @@ class Run:
     @property
     def data(self) -> tuple[str, ...]:
         """The overrides that choose the data."""
-        return ("data=tl_training", *(word for word in self.words if word.startswith("data.")))
+        return ("data=tl_training", *(word for word in self.words if key_of(word).startswith("data.")))
 
     @property
     def base(self) -> tuple[str, ...]:
-        """The overrides that choose the base model, without those of an adapter, which only `lora` has."""
-        return tuple(word for word in self.words if word.startswith("model") and not word.startswith("model.lora"))
+        """The overrides that choose the base model; those of an adapter, which only `lora` has, are of training."""
+        return tuple(word for word in self.words if key_of(word).startswith("model") and not is_of_training(word))
 
     @property
     def own(self) -> tuple[str, ...]:
         """The overrides for evaluations: all except those of the data, the model and the training runs."""
-        return tuple(word for word in self.words if not word.startswith(("data", "model", "stage", "reward")))
+        return tuple(word for word in self.words if not key_of(word).startswith("model") and not is_of_training(word))
+
+
+TRAINING = ("data", "stage", "reward", "weighting", "certify", "report", "model.lora", "model.args", "model.irm")
+"""Beginnings of the keys that evaluations do not read."""
+
+
+def key_of(word: str) -> str:
+    """Return the key of an override."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def is_of_training(word: str) -> bool:
+    """Return whether only the sweeps read an override."""
+    return key_of(word).startswith(TRAINING)
 
 
 def parsed(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...], bool]:
@@ -139,7 +164,7 @@ def parsed(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...], bool]:
     steps = tuple(given.steps.split(","))
     if unknown := set(steps) - set(STEPS):
         parser.error(f"--steps: expected some of {','.join(STEPS)}, found {','.join(sorted(unknown))}")
-    if wrong := [word for word in given.words if "=" not in word]:
+    if wrong := [word for word in given.words if "=" not in word and not word.startswith("~")]:
         parser.error(f"expected KEY=VALUE, found {wrong[0]}")
     run = Run(given.out.resolve(), tuple(given.words), given.dry_run)
     return dry(run) if given.dry_run else run, steps, given.list
@@ -203,6 +228,34 @@ def evaluation(run: Run, step: str, name: str, words: Sequence[str]) -> Command:
     folder = run.out / step / name
     once = {word.split("=")[0]: word for word in (*words, *run.own)}  # tltrain refuses a group that is given twice
     return Command(step, (*once.values(), f"hydra.run.dir={folder}"), folder / "metrics.json")
+
+
+def refuse_mistakes(run: Run, todo: Sequence[Command]) -> None:
+    """Check every command before the first one runs; the last ones would otherwise be refused after days.
+
+    Raises:
+        TltrainError: a command would be refused, or a package is missing.
+    """
+    if any(command.step == "general" for command in todo) and not general.installed():
+        raise TltrainError(
+            "the step general needs the extra general: pip install 'tltrain[general]', or leave it out: "
+            f"--steps {','.join(step for step in STEPS if step != 'general')}"
+        )
+    config.register()
+    for command in todo:
+        # A model that an earlier command trains is not there yet.
+        words = [word for word in command.words if not word.startswith(f"model.path={run.out}")]
+        try:
+            command_line_words.check(words)
+            with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
+                whole = compose("config", words, return_hydra_config=True)
+            HydraConfig.instance().set_config(whole)
+            checks.check_run(OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]))
+        except (HydraException, OmegaConfBaseException, TltrainError) as error:
+            why = error if isinstance(error, TltrainError) else one_line(error, words)
+            raise TltrainError(f"{command.step}: {why}; nothing has been run") from error
+        finally:
+            HydraConfig.instance().cfg = None
 
 
 def execute(command: Command) -> None:
@@ -306,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "table": lambda: comparison(run.out),
     }
     try:
+        refuse_mistakes(run, [command for command in todo if command.step in steps or command.step == "check"])
         for step in STEPS:
             for command in todo:
                 if command.step == step and (step in steps or step == "check"):

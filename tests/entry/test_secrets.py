@@ -7,9 +7,11 @@ The tests iterate over what the package registers, so future stages, groups and 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
 import re
+import sys
 import typing
 import warnings
 from pathlib import Path
@@ -303,6 +305,11 @@ REAL = {
     "analyze": ("model=tiny", "data.size=3"),
     "plan": ("model=tiny",),
     "cache": (),
+    "chat": (*SMALL, "data.size=6", "stage.tools={tools}", "stage.max_new_tokens=4"),
+    "gate": (
+        *(*SMALL, "data.size=6", "stage.max_new_tokens=4", "stage.supervised.args.max_steps=1"),
+        *("stage.threshold=-100", "stage.certain=false"),  # passes whatever the result
+    ),
     "report": ("report.path={trained}",),
     "pipeline": (
         *(*SMALL, "data.size=6", "stage.irm=false", "stage.eval.max_new_tokens=2"),
@@ -312,13 +319,19 @@ REAL = {
 """Words that make each stage run on little data; a new stage has to be added here."""
 
 
+def test_every_stage_really_runs_in_the_slow_set():
+    assert REAL.keys() == config.STAGES.keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", config.STAGES)
 def test_real_stages_leave_no_secret(tltrain, run_once, tmp_path, write, monkeypatch, stage):
     monkeypatch.setenv("PLANTED_TOKEN", SECRET)
     trained = run_once("stage=sft", *TRAINED).folder
     conversation = write([{"role": "System", "content": TOOL}, {"role": "User", "content": SECRET}])
-    words = [word.format(trained=trained, conversation=conversation) for word in REAL[stage]]
+    tools = write([{"type": "function", "function": {"name": "f", "description": "Find a.", "parameters": {}}}])
+    words = [word.format(trained=trained, conversation=conversation, tools=tools) for word in REAL[stage]]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     if reads.reads(stage, "tracking.tags"):
         words += ["tracking=wandb", "tracking.tags=['${oc.env:PLANTED_TOKEN}']"]
     ran = tltrain(f"stage={stage}", *words, f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")

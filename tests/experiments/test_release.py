@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
@@ -93,6 +94,30 @@ def test_the_image_and_the_check_take_the_torch_of_the_makefile():
     (torch,) = re.findall(r"^TORCH +\?= (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert f"ARG TORCH={torch}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert f"TORCH:-{torch}" in (ROOT / "experiments" / "release_check.sh").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "torch", "status"),
+    [
+        (None, "none", 0),
+        ("Cuda compilation tools, release 13.0, V13.0.88", "13", 0),
+        ("Cuda compilation tools, release 12.8, V12.8.93", "13", 1),
+        ("Cuda compilation tools, release 13.0, V13.0.88", "none", 1),
+    ],
+)
+def test_an_image_whose_cuda_is_not_that_of_torch_is_not_built(tmp_path, nvcc, torch, status):
+    """The command of the Dockerfile, with programs that say what those of an image would say."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^RUN (of_torch=(?:.*\\\n)*.*)", text, re.MULTILINE)
+    for name, said in (("python", torch), ("nvcc", nvcc)):
+        if said is not None:
+            (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+            (tmp_path / name).chmod(0o755)
+    command = command.replace("/opt/tltrain/bin/python", str(tmp_path / "python"))
+    ran = subprocess.run(
+        ["/bin/sh", "-c", command], env={"PATH": f"{tmp_path}:/bin:/usr/bin"}, capture_output=True, text=True
+    )
+    assert ran.returncode == status and ("choose another BASE or TORCH_INDEX" in ran.stderr) is bool(status)
 
 
 def test_only_a_tag_that_passed_is_published_and_without_a_token():

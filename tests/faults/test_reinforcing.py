@@ -27,7 +27,7 @@ from tltrain.training.checkpoints import COMPLETE, ResumableCheckpoints, last_ch
 from tltrain.training.reward_function import RewardFunction
 
 pytestmark = pytest.mark.faults
-ALGORITHMS = tuple(algorithm.name for algorithm in config.Algorithm)
+ALGORITHMS = ("ppo", *(algorithm.name for algorithm in config.Algorithm if algorithm.name in stage_recipes.VARIANTS))
 KILLED: dict[str, Moment] = {
     "rollout": ("training/reward_function.py:RewardFunction.__call__", 9),
     "update": ("training/signals.py:SaveAtSignal.on_step_end", 3),

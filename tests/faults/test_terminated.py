@@ -20,6 +20,7 @@ from tests.support import interruptions, stage_recipes
 from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
+from tests.support.small_runs import TRAINED
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.runtime import json_files, preemption
@@ -236,16 +237,17 @@ def test_a_stage_is_stopped_in_one_line(tltrain, tmp_path, monkeypatch, stage):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", stage_recipes.NAMES)
-def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures):
+def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures, run_once):
     """Nothing is half-written or left running, and the same command ends as if it had not been stopped."""
     words, count = stage_recipes.words_of(name), amount("moments")
+    trained = run_once(*TRAINED).folder / "model" if stage_recipes.TRAINED in words else None
     whole = tmp_path / "whole"
-    stage_recipes.prepare(whole)
+    stage_recipes.prepare(whole, trained)
     end(start(whole, *words, before=interruptions.counting), whole)
     slowest, status, wrong = 0.0, [], []
     for number, moment in enumerate(interruptions.moments(whole, count, name)):
         home = tmp_path / str(number)
-        stage_recipes.prepare(home)
+        stage_recipes.prepare(home, trained)
         process = start(home, *words, before=interruptions.interrupted(moment))
         while process.is_alive() and not (home / "interrupted").exists():
             time.sleep(0.001)

@@ -10,7 +10,7 @@ import pytest
 from tests.support import chromium
 from tests.support.sweep_sample import hostile, sweep
 from tltrain.report import numbers
-from tltrain.report.sweep import without_texts
+from tltrain.report.publication import published
 from tltrain.report.write import write_report
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no chromium on this machine")
@@ -254,7 +254,7 @@ def test_a_table_of_many_rows_goes_on_below_and_says_so(browser, made, tmp_path)
 
 
 def test_a_page_without_texts_says_why_there_are_hashes(browser, made, report, tmp_path):
-    path = write_report(without_texts(made), tmp_path)
+    path = write_report(published(made), tmp_path)
     for script in (True, False):
         browser.open(path, script=script)
         try:

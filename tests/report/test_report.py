@@ -17,7 +17,8 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import holm, paired_difference
 from tltrain.evaluation.predictions import Prediction
 from tltrain.report import exports, grid, numbers, page, samples, wording
-from tltrain.report.sweep import Job, StageCost, load, save, without_texts
+from tltrain.report.publication import published
+from tltrain.report.sweep import Job, StageCost, load, save
 from tltrain.report.write import write_report
 
 
@@ -384,7 +385,7 @@ def test_without_lines_a_difference_has_no_interval():
 
 def test_without_texts_the_numbers_stay_and_questions_and_answers_go():
     whole = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
-    bare = without_texts(whole)
+    bare = published(whole)
     assert numbers.derive(bare) == numbers.derive(whole)
     shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))
     assert "what does" not in shown and "search_flights" not in shown and "See you later" not in shown

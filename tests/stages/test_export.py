@@ -135,7 +135,7 @@ def test_a_token_that_may_only_read_is_refused_before_any_work(tltrain, model, a
 def test_what_a_hub_refuses_is_one_line(tltrain, model, at_hub, monkeypatch):
     at_hub.read_only = True
     ran = tltrain("stage=export", f"model.path={model}", "stage.hub=me/tools", status=1)
-    assert last_line(ran).startswith("stage.hub=me/tools: the token may not write there: make one with write access")
+    assert last_line(ran).startswith("stage.hub=me/tools: the hub refuses: You have read access only; a token needs")
     monkeypatch.setenv("HF_TOKEN", "hf_anotherTokenOfNobody0123456789")
     ran = tltrain("stage=export", f"model.path={model}", "stage.hub=me/tools", status=1)
     assert last_line(ran).startswith("stage.hub=me/tools: the hub does not accept the token: set the environment")

@@ -225,7 +225,9 @@ class Paths:
 class Report:
     path: Any = key(None, "stage=report: folder of a sweep, or several folders of jobs", among=(str, list, type(None)))
     baseline: Optional[str] = key(None, "row with which the others are compared; null: standard SFT")
-    texts: bool = key(True, "include questions, answers and golden calls, which may not be yours to publish")
+    texts: bool = key(
+        True, "include questions, answers and golden calls, and paths and addresses of this machine; false: to publish"
+    )
 
 
 @dataclass

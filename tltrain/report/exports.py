@@ -7,11 +7,11 @@ import io
 import re
 
 from tltrain.evaluation.metrics import METRICS
-from tltrain.report import grid
+from tltrain.report import grid, publication
 from tltrain.report.grid import Table
 from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
-from tltrain.report.sweep import Sweep, axis_value, other_axes, switches
+from tltrain.report.sweep import Sweep, axis_value, is_textless, other_axes, switches
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
 from tltrain.views import tables
 
@@ -41,6 +41,7 @@ def markdown(sweep: Sweep, numbers: Numbers) -> str:
     parts += [
         "## Run\n",
         f"{fence}sh\n{sweep.command}\n{fence}\n",
+        *([f"{publication.LEGEND}\n"] if is_textless(sweep) else []),
         f"Commit {_line(sweep.commit)}, {_line(sweep.created)}.",
     ]
     parts.append("Versions: " + ", ".join(f"{_line(name)} {_line(str(v))}" for name, v in sweep.versions.items()) + ".")

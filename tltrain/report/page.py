@@ -16,7 +16,7 @@ from typing import Any
 
 from tltrain.evaluation.metrics import METRICS
 from tltrain.evaluation.predictions import Prediction
-from tltrain.report import figures, grid, samples, wording
+from tltrain.report import figures, grid, publication, samples, wording
 from tltrain.report import numbers as num
 from tltrain.report.charts import HATCHES
 from tltrain.report.grid import Cell, Table
@@ -92,6 +92,7 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "cache": cache_words(sweep),
         "static": static_flips(sweep, numbers),
         "textless": is_textless(sweep),
+        "places": publication.LEGEND,
         "accepted": accepted(sweep),
         "data": embedded(shown["flips"]),
         "created": wording.moment(sweep.created),

@@ -7,7 +7,6 @@ renders them.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -120,7 +119,7 @@ class Sweep:
 
 def save(sweep: Sweep, path: Path) -> None:
     """Write the sweep as JSON, atomically."""
-    record = asdict(_with_predictions(sweep, lambda prediction: prediction.to_json()))
+    record = asdict(with_predictions(sweep, lambda prediction: prediction.to_json()))
     runs.write_json(path, record)
 
 
@@ -210,15 +209,7 @@ def _stages(records: list[Any], where: str) -> list[StageCost]:
     return [_make(StageCost, record, f"{where}[{i}].") for i, record in enumerate(records)]
 
 
-def without_texts(sweep: Sweep) -> Sweep:
-    """Return the sweep without questions and answers.
-
-    A sample keeps its id, grades, levels and a digest of its golden calls, which distinguishes it from other samples.
-    """
-    return _with_predictions(sweep, _textless)
-
-
-def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Sweep:
+def with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Sweep:
     """Return the sweep with `change` applied to each prediction."""
     rows = [
         replace(row, seeds=[replace(job, predictions=list(map(change, job.predictions))) for job in row.seeds])
@@ -228,7 +219,7 @@ def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Swee
 
 
 def is_textless(sweep: Sweep) -> bool:
-    """Return whether the sweep's predictions come from `without_texts`."""
+    """Return whether the sweep's predictions come from `publication.without_texts`."""
     predictions = [prediction for row in sweep.rows for job in row.seeds for prediction in job.predictions]
     return bool(predictions) and all(map(_is_textless, predictions))
 
@@ -236,19 +227,6 @@ def is_textless(sweep: Sweep) -> bool:
 def _is_textless(prediction: Prediction) -> bool:
     digests = [isinstance(golden, str) and re.fullmatch(DIGEST, golden) for golden in prediction.goldens]
     return not prediction.answer and not prediction.query and len(digests) == 1 and all(digests)
-
-
-def _textless(prediction: Prediction) -> Prediction:
-    *_, asked = prediction.identity
-    return Prediction(
-        set=prediction.set,
-        id=prediction.id,
-        goldens=[hashlib.sha256(asked.encode()).hexdigest()[:12]],
-        grade=prediction.grade,
-        scores=prediction.scores,
-        reward=prediction.reward,
-        meta={key: value for key, value in prediction.meta.items() if key == "seen"},
-    )
 
 
 def axis_value(value: Any) -> str:

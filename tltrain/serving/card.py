@@ -11,18 +11,17 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.data import hub
 from tltrain.formats import servers
 from tltrain.formats.families import TL_NAME, TL_NAMES
 from tltrain.runtime import fingerprints, redact, runs
 from tltrain.serving.comparison import Certificate
+from tltrain.views import places
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +35,7 @@ NOT_YET = (
     "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares "
     "prompts and calls with its training."
 )
-_PLACE = re.compile(r"[/~]|\.{1,2}(?:/|$)|[A-Za-z]:[\\/]")
-"""The beginning of a path that only this machine has."""
-_NAMES_PLACE = re.compile(r"(?:^|[._])(?:paths?|dir|file|folder|module|tools)$|^paths\.")
-"""Keys whose values may be paths of any form."""
-PLACES = "FILE, FOLDER and URL stand for places of the machine that trained it."
+PLACES = f"{places.LEGEND} that trained it."
 _OF_MACHINE = ("cache", "certify", "certify_timeout", "hydra", "overwrite", "report", "tracking")
 _OF_RUN = ("hardware.node_rank", "hardware.rendezvous", "stage.resume")
 _LEVELS = {"ts": "TS, the right tool", "pi": "PI, and its parameters", "cf": "CF, and their values"}
@@ -142,37 +137,7 @@ def typed(words: Sequence[str]) -> list[str]:
     """
     keys = {word: word.lstrip("+~").partition("=")[0] for word in words}
     kept = [word for word, key in keys.items() if key.partition(".")[0] not in _OF_MACHINE and key not in _OF_RUN]
-    return [_without_places(word, keys[word]) for word in kept]
-
-
-_PATH_LIKE = r"""[^\s,\[\]{}'"]+"""
-_ITEM = re.compile(
-    rf"""(?P<quote>['"])(?P<quoted>.*?)(?P=quote)|[A-Za-z][\w+.-]*://{_PATH_LIKE}|[A-Za-z]:[\\/]{_PATH_LIKE}|[^\s,\[\]{{}}'":]+"""
-)
-"""A quoted text, an address, a path of Windows, or a word: the items of a value, which may be a list or a mapping."""
-
-
-def _without_places(word: str, key: str) -> str:
-    start, equals, value = word.partition("=")
-    anywhere = bool(_NAMES_PLACE.search(key))
-    if anywhere and not value.startswith(("[", "{", "'", '"')):  # unquoted, it may have spaces
-        return f"{start}{equals}{_placeholder(value, anywhere)}"
-    return f"{start}{equals}{_ITEM.sub(lambda item: _placeholder(item['quoted'] or item[0], anywhere, item[0]), value)}"
-
-
-def _placeholder(text: str, anywhere: bool, written: str | None = None) -> str:
-    """Return what stands for an item of a value in a card.
-
-    Args:
-        anywhere: it may be a path without looking like one. written: how it was typed, with quotes.
-    """
-    if "://" in text:
-        return written or text if hub.is_dataset(text) else "URL"
-    path = Path(text).expanduser()
-    with suppress(OSError, ValueError):
-        if _PLACE.match(text) or (anywhere and path.exists()):
-            return "FOLDER" if path.is_dir() else "FILE"
-    return written or text
+    return [places.without_in_override(word) for word in kept]
 
 
 # --- its parts --------------------------------------------------------------------------------------------------------
@@ -288,7 +253,7 @@ def _versions() -> str:
 
 def _hub_id(model: DictConfig) -> str | None:
     if model.path is not None:
-        return None if _placeholder(str(model.path), anywhere=True) != model.path else str(model.path)
+        return None if places.without(str(model.path), anywhere=True) != model.path else str(model.path)
     return None if model.random is not None else model.hub
 
 

@@ -22,14 +22,25 @@ OURS = "tltrain.json"
 """A file of every model that was trained here."""
 BY_HAND = {".gitattributes", "README.md", "LICENSE"}
 """Files of a repository that was made on the hub's site and is still empty."""
-OF_A_PUSH = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "Modelfile")
+OF_A_PUSH = (
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    *("adapter_config.json", "adapter_model.bin", "*.gguf", "Modelfile"),
+)
 """Weights and what goes with them: those of an earlier push would be taken for the model's, so they are removed."""
 
 
 def check_name(repo: str) -> None:
     """Raise a TltrainError unless `repo` is a repository's name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    expected = f"stage.hub={repo}: expected OWNER/NAME, such as me/tools-0.6b"
     if not NAME.fullmatch(repo):
-        raise TltrainError(f"stage.hub={repo}: expected OWNER/NAME, such as me/tools-0.6b")
+        raise TltrainError(expected)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise TltrainError(f"{expected} ({error})") from error
 
 
 def check(repo: str, private: bool, overwrite: bool) -> None:
@@ -41,17 +52,19 @@ def check(repo: str, private: bool, overwrite: bool) -> None:
     Raises:
         TltrainError: the hub cannot be reached, or refuses, or has a repository there that is not to be written to.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = _api()
     if (why := may_not_write(_asked(repo, lambda: api.whoami()), repo)) is not None:
         raise TltrainError(f"stage.hub={repo}: {why}")
     try:
         found = api.repo_info(repo)
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, but the repository is there
+        raise failure(repo, error) from error
     except RepositoryNotFoundError:
         return
     except Exception as error:
-        raise _failed(repo, error) from error
+        raise failure(repo, error) from error
     if private and not found.private:
         raise TltrainError(
             f"stage.hub={repo}: that repository is public; stage.private=false pushes to it, another name makes a "
@@ -79,17 +92,32 @@ def may_not_write(user: Mapping[str, Any], repo: str) -> str | None:
     if token.get("role") == "read":
         return f"the token may only read: {remedy}"
     if token.get("role") == "fineGrained" and (fine := token.get("fineGrained")):
-        scopes = [
-            scope for scope in fine.get("scoped") or () if (scope.get("entity") or {}).get("name") in (owner, repo)
-        ]
-        allowed = {word for scope in scopes for word in scope.get("permissions") or ()} | set(fine.get("global") or ())
-        if "repo.write" not in allowed:
+        allowed = {
+            word
+            for scope in fine.get("scoped") or ()
+            if _covers(scope.get("entity") or {}, repo)
+            for word in scope.get("permissions") or ()
+        }
+        if "repo.write" not in allowed | set(fine.get("global") or ()):
             return f"the token may not write to repositories of {owner}: {remedy}"
-    if "name" in user and "orgs" in user:
-        owners = [user["name"], *(each.get("name") for each in user["orgs"] or ())]
-        if owner not in owners:
-            return f"the token is of {user['name']}, expected one of {', '.join(map(str, owners))} before the slash"
+    if "name" not in user or "orgs" not in user:
+        return None
+    orgs = {each.get("name"): each for each in user["orgs"] or ()}
+    if owner not in (user["name"], *orgs):
+        owners = ", ".join(map(str, (user["name"], *orgs)))
+        return f"the token is of {user['name']}, expected one of {owners} before the slash"
+    member = orgs.get(owner, {})
+    if member.get("roleInOrg") == "read" and not member.get("resourceGroups"):
+        return f"{user['name']} may only read in {owner}: ask its administrators for the role contributor or write"
     return None
+
+
+def _covers(entity: Mapping[str, Any], repo: str) -> bool:
+    """Return whether rights to an entity may be rights to a model's repository; a resource group may hold any."""
+    kind, name = str(entity.get("type")), entity.get("name")
+    if kind in ("user", "org"):
+        return name == repo.partition("/")[0]
+    return name == repo if kind == "model" else kind.startswith("resource")
 
 
 def files_of(repository: Any) -> set[str]:
@@ -149,14 +177,29 @@ def _asked(repo: str, ask: Any) -> Any:
     try:
         return ask()
     except Exception as error:  # from whichever HTTP library the client uses
-        raise _failed(repo, error) from error
+        raise failure(repo, error) from error
 
 
-def _failed(repo: str, error: Exception) -> TltrainError:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    said = shorten(redact.text(str(error)), 300)
+def failure(repo: str, error: Exception) -> TltrainError:
+    """Return what the hub, or the way to it, did not allow, as one line with the remedy."""
+    from huggingface_hub import constants, errors
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    said = str(error).strip() or type(error).__name__
+    if status in (402, 403):  # without the client's own words, which make the token the reason
+        said = getattr(error, "server_message", None) or said
+    said = shorten(redact.text(said), 300)
     if status == 401:
         return TltrainError(f"stage.hub={repo}: the hub does not accept the token: {LOGIN} ({said})")
-    if status == 403:
-        return TltrainError(f"stage.hub={repo}: the token may not write there: make one with write access ({said})")
-    return TltrainError(f"stage.hub={repo}: {said or type(error).__name__}")
+    if status in (402, 403):  # no right to write, a full account, an organization that allows no public repository
+        return TltrainError(
+            f"stage.hub={repo}: the hub refuses: {said}; a token needs write access there, and the account the room"
+        )
+    if response is None and isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]  # of the HTTP library
+        url = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        return TltrainError(
+            f"stage.hub={repo}: {url} cannot be reached ({said}): check the network and HF_ENDPOINT, or leave "
+            "stage.hub out and push later"
+        )
+    return TltrainError(f"stage.hub={repo}: {said}")

@@ -5,7 +5,7 @@
 
 Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`. For a finished sweep, its own record
 of how it was made (command, commit, versions, machine, time) is kept. `report.texts=false` leaves out questions and
-answers, for a report to be published without them.
+answers, and paths and addresses of this machine, for a report that is published.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 from tltrain import tracking
 from tltrain.errors import TltrainError
 from tltrain.report import gather
-from tltrain.report.sweep import FILE, load, without_texts
+from tltrain.report.publication import published
+from tltrain.report.sweep import FILE, load
 from tltrain.runtime import runs
 from tltrain.sweeps import callback
 
@@ -36,11 +37,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if len(paths) == 1 and (Path(paths[0]) / FILE).is_file():
         recorded = load(Path(paths[0]) / FILE)
         sweep = replace(sweep, **{key: getattr(recorded, key) for key in OF_ITS_MAKING})
-    if not cfg.report.texts:
-        sweep = without_texts(sweep)
     callback.show(sweep)
     with tracking.job(cfg, folder) as tracker:
-        callback.write(sweep, folder)
+        callback.write(sweep if cfg.report.texts else published(sweep), folder)
         tracker.track_file(folder / "report.html")
     metrics = {
         "rows": len(sweep.rows),

@@ -21,7 +21,8 @@ from tltrain.entry import choices, program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
-from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
+from tltrain.report.publication import published
+from tltrain.report.sweep import FILE, Job, Sweep, save
 from tltrain.runtime import out_of_space, redact, runs, terminal
 from tltrain.runtime.durations import duration
 from tltrain.tracking import wandb_folders
@@ -103,12 +104,10 @@ class SweepCallback(Callback):
         except TltrainError as error:
             log.error("%s", error)
             return
-        if not OmegaConf.select(config, "report.texts"):
-            sweep = without_texts(sweep)
         failed_jobs.extend(job.folder for row in sweep.rows for job in row.failed)
         show(sweep)
         if any(job.details for row in sweep.rows for job in row.seeds):
-            write(sweep, folder)
+            write(sweep if OmegaConf.select(config, "report.texts") else published(sweep), folder)
             _track(config, folder)
         if wandb_folders.to_sync(folder):  # by this sweep or by one that was interrupted here
             line = wandb_folders.sync_command(folder.resolve())

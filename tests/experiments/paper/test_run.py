@@ -107,6 +107,43 @@ def test_mistakes_are_told_before_anything_runs(words, line, capsys):
     assert line in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("seed=0,1",), "full: seed=0,1: several values need a sweep"),
+        (("overwite=true",), "full: overwite: no such key; did you mean"),
+        (("model.args.learning_rat=1e-5",), "full: model.args.learning_rat"),
+        (("stage.rl.kll=0.3",), "full: stage.rl.kll"),
+        (("benchmark.limt=2",), "full: benchmark.limt"),
+    ],
+)
+def test_a_mistake_in_any_command_is_told_before_the_first_one_runs(words, line, monkeypatch, capsys):
+    monkeypatch.setattr(run.general, "installed", lambda: True)
+    monkeypatch.setattr(run.subprocess, "run", lambda *_, **__: pytest.fail("a command was started"))
+    assert run.main(["--steps", "full,checkpoint,general", *WORDS, *words]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+def test_settings_of_training_do_not_reach_evaluations(monkeypatch, capsys):
+    """An evaluation refuses keys that it does not read, and would do so after days of training."""
+    ran = []
+    monkeypatch.setattr(run.general, "installed", lambda: True)
+    monkeypatch.setattr(run, "execute", ran.append)
+    monkeypatch.setattr(run, "data_check", str)
+    more = ("model.args.learning_rate=1e-5", "+stage.supervised.args.optim=adamw_torch", "report.texts=false", "seed=1")
+    assert run.main(["--steps", "check,full,lora,checkpoint,general", *WORDS, *more, "model.lora.r=16"]) == 0
+    assert [command.step for command in ran].count("general") == 3 and len(ran) == 11
+    for command in ran:
+        assert (set(more) <= set(command.words)) is (command.step in run.SWEEPS)
+        assert ("seed=1" in command.words) is (command.step != "check")
+
+
+def test_a_missing_package_is_told_before_the_first_command_runs(monkeypatch, capsys):
+    monkeypatch.setattr(run.general, "installed", lambda: False)
+    assert run.main(["--steps", "general", *WORDS]) == 1
+    assert "the step general needs the extra general: pip install 'tltrain[general]'" in capsys.readouterr().err
+
+
 def check(out, trajectories, calls, failed):
     (out / "check").mkdir(parents=True)
     found = {"conversations": trajectories, "calls": calls, "error_calls": {"paper": failed, "strict": failed}}
