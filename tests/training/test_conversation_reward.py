@@ -103,6 +103,14 @@ def test_an_error_of_a_tool_costs_unless_the_call_is_the_golden_one():
     assert parts(found) == [{"golden": 0.1}, {"tool_error": -0.15}, {"outcome": 1.0}]
 
 
+def test_a_call_beyond_golden_ones_that_tools_refused_costs_too():
+    room = Room(seen=lambda at: "Error: there is nothing" if at == "b" else f"saw {at}")
+    said = ('look(at="a")', 'look(at="b")', 'look(at="a")', 'finish(answer="right")')
+    found = hold(says(*said), room, rule=STRICT)
+    assert [call.ce for call in found.calls] == [False, True, False, False]
+    assert parts(found) == [{"golden": 0.1}, {"golden": 0.1}, {"calls": -0.1}, {"outcome": 1.0}]
+
+
 def test_without_golden_calls_each_call_costs_a_little():
     found = hold(says('look(at="a")', "oops", 'finish(answer="right")'))
     assert parts(found, None) == [{"calls": -0.02}, {"documentation": -0.25}, {"outcome": 1.0}]
