@@ -113,7 +113,7 @@ class _Walk:
     golden: Golden | None
     turn: int = 0  # of the user, from 0
     made: int = 0  # calls in this turn
-    right: int = 0  # those without an error, and golden ones that a tool refuses or the documentation contradicts
+    right: int = 0  # those without an error, and all that equal golden calls, on the golden path
     position: int = 0  # those that equal golden calls, on the golden path
     on_path: bool = True
     parts: dict[str, float] = field(default_factory=dict)  # of the current answer
@@ -157,10 +157,10 @@ class _Walk:
         beside = None
         if asked is not None and self.on_path and self.position < len(asked):
             beside = self._beside(made, asked[self.position])
-        is_golden = made.ran and beside is not None and beside >= 0
-        if is_golden:
-            self._add("golden", beside or 0.0)
+        if made.ran and beside is not None and beside >= 0:
+            self._add("golden", beside)
             self.position += 1
+            self.right += 1
         else:
             self.on_path = self.on_path and not made.ran  # what did not run changed nothing
             candidates = {
@@ -171,8 +171,8 @@ class _Walk:
             }
             worst = min(candidates, key=lambda part: candidates[part])
             self._add(worst, candidates[worst])
+            self.right += not (made.de or made.ce)
         self.made += 1
-        self.right += is_golden or not (made.de or made.ce)
 
     def _documentation(self, made: JudgedCall) -> float:
         settings = self.settings
