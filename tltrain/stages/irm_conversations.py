@@ -85,7 +85,10 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
             *(cut, len(tasks), node.max_turns),
         )
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
-    return World(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
+    return World(
+        *(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size),
+        golden=own.golden or (lambda task: None),
+    )
 
 
 def _longest(golden: Sequence[Sequence[Call]]) -> int:
@@ -98,27 +101,21 @@ def _rule(cfg: DictConfig) -> str:
     return cfg.stage.rule.name if cfg.stage.rule.name in ("paper", "strict") else "strict"
 
 
-def judge(cfg: DictConfig) -> Judge:
-    """Return the function that prices a conversation, given its golden calls if the environment has any."""
+def judge(cfg: DictConfig, golden: Callable[[Task], Golden | None]) -> Judge:
+    """Return the function that prices a conversation.
+
+    Args:
+        golden: returns the golden calls of a task; see `World`.
+    """
     from tltrain.training import pricing
 
-    golden = golden_calls(cfg)
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
     return lambda conversation: price(conversation, golden(conversation.task))
 
 
-def golden_calls(cfg: DictConfig) -> Callable[[Task], Golden | None]:
-    """Return the function that gives the golden calls of a task: None if the environment has none."""
-    _, node = chosen_benchmarks.environment(cfg)
-    found = registry.World(node).golden
-    return (lambda task: None) if found is None else found
-
-
-def golden_lengths(own: registry.World, tasks: Sequence[Task], encoder: Encoder) -> list[int]:
+def golden_lengths(own: World, encoder: Encoder) -> list[int]:
     """Return the number of tokens of each different golden call of the tasks, end token included."""
-    if own.golden is None:
-        return []
-    calls = {render_call(call): call for task in tasks for turn in own.golden(task) for call in turn}
+    calls = {render_call(call): call for task in own.tasks for turn in own.golden(task) or () for call in turn}
     return encoder.answer_lengths(
         Trajectory(text, stand_ins([call]), (Message("user", ""), Message.calling(call)))
         for text, call in calls.items()
@@ -170,9 +167,8 @@ def conversations(
     from tltrain.training.conversation_ppo import BASELINES
     from tltrain.training.conversation_rollout import Conversations
 
-    _, node = chosen_benchmarks.environment(cfg)
     own = world(cfg, None)
-    golden = golden_lengths(registry.World(node), own.tasks, prepared.encoder)
+    golden = golden_lengths(own, prepared.encoder)
     data = [*prepared.train, *prepared.held_out]
     most, longest = limits(cfg, data, prepared.encoder, generation.context(prepared.model), golden)
     cfg, own = with_answer_limit(cfg, most), replace(own, max_prompt_length=longest)
@@ -254,7 +250,7 @@ class ConversationLog:
     """Log some conversations every `every` steps, to `samples.jsonl`, `transcripts.jsonl` and a tracker.
 
     Args:
-        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `golden_calls`.
+        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `World`.
     """
 
     def __init__(self, folder: Path, samples: Any, golden: Callable[[Task], Golden | None]) -> None:

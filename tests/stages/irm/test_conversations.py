@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -233,14 +234,36 @@ def test_answers_may_be_as_long_as_the_golden_calls_of_the_tasks(byte_level, cap
     encoder, cfg = Encoder(byte_level), composed(*CONVERSING, "model=tiny")
     data = [Trajectory("d", (), (Message("user", "Look!"), Message.calling(Call("look", {}))))]
     most, _ = irm_conversations.limits(cfg, data, encoder, 8192)
-    own = SimpleNamespace(golden=lambda task: [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]])
-    golden = irm_conversations.golden_lengths(own, [Task("a"), Task("b")], encoder)
+    calls = [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]]
+    own = SimpleNamespace(tasks=[Task("a"), Task("b")], golden=lambda task: calls)
+    golden = irm_conversations.golden_lengths(own, encoder)
     assert len(golden) == 2 and min(golden) < most < max(golden)
     assert irm_conversations.limits(cfg, data, encoder, 8192, [min(golden)])[0] == most
     assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] >= max(golden) and not caplog.records
     cfg.stage.max_new_tokens = max(golden) - 1
     assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] == max(golden) - 1
     assert "1 of the 2 different golden calls of the tasks do not fit stage.max_new_tokens" in caplog.text
+
+
+class Remembering:
+    """Tasks that only the object that made them knows."""
+
+    environment = Room
+
+    def tasks(self):
+        self.golden_of = {"a": [[Call("look", {"at": "b"})]]}
+        return [Task("a")]
+
+    def golden(self, task):
+        return self.golden_of[task.id]
+
+
+def test_golden_calls_come_from_the_object_that_has_the_tasks():
+    cfg = composed(*CONVERSING, f"stage.environment={{_target_: {__name__}.Remembering}}")
+    own = irm_conversations.world(cfg, None)
+    price = irm_conversations.judge(cfg, own.golden)
+    found = price(replace(hold(says('look(at="b")', 'finish(answer="right")')), task=own.tasks[0]))
+    assert [dict(turn.parts) for turn in found] == [{"golden": 0.1}, {"outcome": 1.0}]
 
 
 @pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
