@@ -303,7 +303,8 @@ def warn_of_failures(costs: Mapping[str, float]) -> None:
 
 
 class FirstConversations:
-    """Check the first rollout: stop if every environment failed, and warn if almost no call can be read."""
+    """Check the first rollout: stop if every environment failed or no prompt fits the model, and warn if some do not or
+    almost no call can be read."""
 
     def __init__(self, unreadable: float) -> None:
         self.unreadable, self.seen = unreadable, False
@@ -322,6 +323,15 @@ class FirstConversations:
                 f"nothing to learn from; about {rewarded[0].conversation.task.id}: "
                 f"{rewarded[0].conversation.outcome['error']}"
             )
+        unasked = [one for one in rewarded if one.conversation.ended == "too long" and not one.sampled.turns]
+        if unasked:
+            what = (
+                f"the first prompt of {len(unasked)} of the {len(rewarded)} conversations of the first step does not "
+                f"fit the model or stage.max_prompt_length, such as that of {unasked[0].conversation.task.id}"
+            )
+            if all(one in unasked or not usable(one.conversation) for one in rewarded):
+                raise TltrainError(f"{what}, so there is nothing to learn from; offer fewer tools, or allow more")
+            log.warning("%s: nothing is learned from them", what)
         calls = [call for one in rewarded for call in one.conversation.calls]
         if not calls:
             return

@@ -14,6 +14,7 @@ from tests.support.mae_rules import STRICT
 from tests.support.small_runs import SMALL, last_line, steps, weights
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
+from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Transcript
 from tltrain.stages import irm_conversations
 from tltrain.tokens.encoder import Encoder
@@ -21,8 +22,8 @@ from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
 from tltrain.training import pricing, reward_function
 from tltrain.training.conversation_ppo import RewardedConversation
-from tltrain.training.conversation_rollout import SampledConversation
-from tltrain.trajectory import Call, Message, Task, Trajectory
+from tltrain.training.conversation_rollout import SampledConversation, SampledTurn
+from tltrain.trajectory import Call, Message, Sample, Task, Trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -264,6 +265,17 @@ def test_golden_calls_come_from_the_object_that_has_the_tasks():
     price = irm_conversations.judge(cfg, own.golden)
     found = price(replace(hold(says('look(at="b")', 'finish(answer="right")')), task=own.tasks[0]))
     assert [dict(turn.parts) for turn in found] == [{"golden": 0.1}, {"outcome": 1.0}]
+
+
+def test_first_prompts_that_are_too_long_are_told(caplog):
+    turn = SampledTurn(Sample("t0#1", (), (), ()), [1], [2], [0.0])
+    held = [SampledConversation(hold(says('look(at="b")', None)), (turn,)), SampledConversation(hold(says(None)), ())]
+    rewarded = [RewardedConversation(one, ()) for one in held]
+    irm_conversations.FirstConversations(0.9)(1, rewarded)
+    said = "the first prompt of 1 of the 2 conversations of the first step does not fit the model"
+    assert said in caplog.text and "stage.max_prompt_length" in caplog.text
+    with pytest.raises(TltrainError, match=r"the first prompt of 1 of the 1 conversations .* nothing to learn from"):
+        irm_conversations.FirstConversations(0.9)(1, rewarded[1:])
 
 
 @pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
