@@ -15,7 +15,7 @@ import resource
 import stat
 import sys
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # References of our own: a tool may change these modules.
 _encode, _decode, _write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
@@ -192,7 +192,7 @@ class Tools:
             resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard) if hard > 0 else soft, hard))
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """Return a value of a common type as one that JSON holds, in an order that repeats. Raises TypeError for others.
 
     Dataclasses and pydantic models become objects, sets and arrays lists, members of an Enum their values, dates,

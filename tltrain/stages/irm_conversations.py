@@ -27,10 +27,10 @@ from tltrain.evaluation.records import TRANSCRIPTS, Transcript
 from tltrain.evaluation.transcripts import transcript
 from tltrain.formats.calls import render_call
 from tltrain.grading import Outcome
-from tltrain.runtime import distributed, json_files, redact, runs, terminal
+from tltrain.runtime import distributed, json_files, redact, runs, targets, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.training.conversation_reward import Golden, stand_ins, usable
+from tltrain.training.conversation_reward import Golden, loopholes, stand_ins, usable
 from tltrain.trajectory import FINISH, Call, Message, Task, Trajectory
 from tltrain.views import transcripts
 
@@ -110,6 +110,9 @@ def judge(cfg: DictConfig, golden: Callable[[Task], Golden | None]) -> Judge:
     from tltrain.training import pricing
 
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
+    if cfg.reward.get(targets.TARGET) is None:
+        for line in loopholes(cfg.reward):
+            log.warning("%s", line)
     return lambda conversation: price(conversation, golden(conversation.task))
 
 
