@@ -104,11 +104,11 @@ def documented(file: Path, name: str, function: Callable[..., Any]) -> Tool:
             f"{where}: expected a docstring with a line for each parameter under Args:, and type hints ({error}); "
             "a function whose name begins with _ is not a tool"
         ) from error
-    for parameter, hint in typing.get_type_hints(function).items():
-        for kind in _enums(hint) if parameter != "return" else ():
+    for argument, hint in typing.get_type_hints(function).items():
+        for kind in _enums(hint) if argument != "return" else ():
             values = ", ".join(repr(member.value) for member in kind)
             raise TltrainError(
-                f"{where}: its parameter {parameter} is an Enum, and tools are called with plain values, not its "
+                f"{where}: its parameter {argument} is an Enum, and tools are called with plain values, not its "
                 f"members: write typing.Literal[{values}]"
             )
     schema["function"]["name"] = name

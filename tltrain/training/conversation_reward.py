@@ -112,14 +112,14 @@ def loopholes(settings: ConversationReward) -> list[str]:
         )
     if settings.superfluous_call >= 0:
         found.append(
-            f"reward.superfluous_call={settings.superfluous_call:g}: expected below 0, since calls beyond the golden ones "
-            "cost nothing"
+            f"reward.superfluous_call={settings.superfluous_call:g}: expected below 0, since calls beyond the golden "
+            "ones cost nothing"
         )
     lowest = min(_OF_CALLS, key=lambda name: getattr(settings, name) or 0.0)
     if (price := getattr(settings, lowest) or 0.0) < settings.missing_call:
         found.append(
-            f"reward.missing_call={settings.missing_call:g}: expected at most reward.{lowest}={price:g}, since giving up "
-            "costs less than trying"
+            f"reward.missing_call={settings.missing_call:g}: expected at most reward.{lowest}={price:g}, since giving "
+            "up costs less than trying"
         )
     return found
 
