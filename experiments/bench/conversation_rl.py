@@ -48,7 +48,9 @@ SFT = {
     "tiny": ["data.size=200"],
     "smollm2_135m": ["data.size=40"],
 }
-SIZES = {"tiny": {"tasks": 8, "group_size": 4}, "smollm2_135m": {"tasks": 4, "group_size": 4}}
+SIZES = {"tiny": {"tasks": 8, "group_size": 4}, "smollm2_135m": {"tasks": 4, "group_size": 2}}
+"""Model -> tasks in a step, and conversations about each. With four conversations about a task, one row per turn of
+SmolLM2 takes more than 24 GiB."""
 MOST_TURNS = 6
 MAX_NEW_TOKENS = 64
 
