@@ -106,7 +106,6 @@ def test_an_error_of_a_tool_costs_unless_the_call_is_the_golden_one():
 def test_a_call_beyond_golden_ones_that_tools_refused_costs_too():
     room = Room(seen=lambda at: "Error: there is nothing" if at == "b" else f"saw {at}")
     found = hold(says('look(at="a")', 'look(at="b")', 'look(at="a")', 'finish(answer="right")'), room, rule=STRICT)
-    assert found.calls[1].ce
     assert parts(found) == [{"golden": 0.1}, {"golden": 0.1}, {"calls": -0.1}, {"outcome": 1.0}]
 
 
