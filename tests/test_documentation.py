@@ -32,7 +32,7 @@ from tltrain.data import READERS, openai, rotbench, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.entry import own_rule
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.grading import SAMPLED_OUTCOMES
 from tltrain.tracking import names
 from tltrain.trajectory import Call

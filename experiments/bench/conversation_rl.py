@@ -28,7 +28,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import irm
+import processes
 import torch
 
 from tltrain.runtime import terminal
@@ -93,9 +93,9 @@ def measure(contender: str, work: Mapping, folder: Path) -> dict:
         *(["hardware.threads=1"] if work["processor_time"] else []),
         f"seed={work['seed']}",
         *words,
-        *irm.outcome(folder),
+        *processes.outcome(folder),
     ]
-    peak = irm.run(command, folder / "log.txt", {"PYTHONPATH": str(irm.ROOT)})
+    peak = processes.run(command, folder / "log.txt", {"PYTHONPATH": str(processes.ROOT)})
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
     steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first step warms up
     return {

@@ -28,7 +28,7 @@ from tltrain import config
 from tltrain.environments import registry
 from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation.records import to_line
-from tltrain.evaluation.transcripts import transcript
+from tltrain.evaluation.transcription import transcript
 from tltrain.runtime import terminal
 from tltrain.sources import Source
 from tltrain.stages.evaluations import conversations

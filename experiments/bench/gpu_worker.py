@@ -29,11 +29,11 @@ from trl import SFTConfig, SFTTrainer
 from tltrain import config, toolworld
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
-from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
 from tltrain.plan.compute import Tokens
+from tltrain.plan.setup import Batch, Setup
 from tltrain.runtime import memory
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
@@ -41,6 +41,7 @@ from tltrain.training import sft, tree_mask
 from tltrain.training.actor_critic import Models, new_critic
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
+from tltrain.training.pricing import TableReward
 from tltrain.training.reward_function import RewardFunction, RewardSignal
 from tltrain.training.rollout import Prompts, Sampling
 
@@ -165,7 +166,7 @@ def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
     """Return the peak memory that `stage=plan` predicts, excluding the process's own."""
     longest = sorted(items, key=lambda item: -len(item.input_ids))[: job.rows]
     on_gpu = job.device == "cuda"
-    setup = plan_memory.Setup(
+    setup = Setup(
         device=job.device,
         bf16=True,
         weight_bytes=4 if job.dtype == "float32" else 2,
@@ -175,7 +176,7 @@ def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
         accumulation=job.accumulation,
         fused_head=on_gpu,
     )
-    batch = plan_memory.Batch(
+    batch = Batch(
         rows=job.rows,
         length=len(longest[0].input_ids),
         targets=sum(len(item.targets) for item in longest),
@@ -197,7 +198,7 @@ def irm(job: Job) -> dict[str, Any]:
             Models(policy, critic, new_model(job)),
             arguments(job, TrainingArguments, folder, remove_unused_columns=False),
             Prompts(trees(job), Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id), encoder),
-            reward=RewardSignal(RewardFunction(RewardSettings()), KlControl(0.3)),
+            reward=RewardSignal(RewardFunction(TableReward()), KlControl(0.3)),
             settings=Settings(),
             callbacks=[clock],
         )

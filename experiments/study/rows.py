@@ -21,7 +21,9 @@ from typing import Any
 from experiments.study.statistics import measured_ratio
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
+from tltrain.evaluation.predictions import PREDICTIONS, Prediction
+from tltrain.evaluation.records import read_lines
+from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
 from tltrain.runtime import json_files
 
 FORMAT = 1

@@ -12,18 +12,16 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from experiments.study import rows
 from experiments.study import statistics as st
 from experiments.study.design import Diverged, Step, Study, protocol_hash
+from experiments.study.job import Place
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
-
-if TYPE_CHECKING:
-    from experiments.study.run import Place
 
 Pipeline = Callable[..., None]
 

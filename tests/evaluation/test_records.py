@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 
 from tests.support.sweep_sample import conversation
 from tltrain.errors import RecordError, TltrainError
-from tltrain.evaluation.records import (
-    Prediction,
-    Transcript,
-    TranscriptCall,
-    TranscriptMessage,
-    by_sample,
-    read_graded,
-    read_lines,
-    read_transcripts,
-    to_line,
-)
+from tltrain.evaluation.predictions import Prediction, by_sample, read_graded
+from tltrain.evaluation.records import read_lines, to_line
+from tltrain.evaluation.transcripts import Transcript, TranscriptCall, TranscriptMessage, read_transcripts
 from tltrain.grading import grade
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 

@@ -14,7 +14,8 @@ from tests.support.hostile_inputs import CANARY, PIECES, in_a_fork, mutated, wat
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
 from tltrain.evaluation import scoring
-from tltrain.evaluation.records import Prediction, to_line
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.records import to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import UNREADABLE, CallSyntaxError, call_end, read_call, read_calls, render_call

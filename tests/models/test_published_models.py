@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.support import native_formats
 from tests.support.composition import composed
 from tltrain.plan import compute, configured, memory, shapes
-from tltrain.plan.memory import Batch, Setup
+from tltrain.plan.setup import Batch, Setup
 
 pytestmark = pytest.mark.slow
 

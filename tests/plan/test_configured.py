@@ -21,7 +21,7 @@ from tltrain.models import loading
 from tltrain.plan import configured, memory
 from tltrain.plan.compute import Speed
 from tltrain.plan.configured import SampleSizes
-from tltrain.plan.memory import Batch
+from tltrain.plan.setup import Batch
 from tltrain.plan.shapes import shape_of
 from tltrain.stages import irm, supervised
 from tltrain.stages import plan as stage_plan

@@ -16,7 +16,7 @@ from tltrain.errors import TltrainError
 from tltrain.plan import compute, memory, shapes
 from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.configured import SampleSizes
-from tltrain.plan.memory import Batch, Setup
+from tltrain.plan.setup import Batch, Setup
 
 SIZES = {
     "vocab_size": 10,

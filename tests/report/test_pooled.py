@@ -12,7 +12,8 @@ import pytest
 from tests.support.sweep_sample import conversation, small, sweep
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.intervals import cluster_percentage, paired_difference
-from tltrain.evaluation.records import Prediction, Transcript
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.transcripts import Transcript
 from tltrain.report import exports, gather, grid, numbers, page, samples
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Job

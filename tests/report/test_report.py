@@ -15,7 +15,7 @@ from tests.support.sweep_sample import hostile, small, sweep
 from tests.support.sweep_sample import job_of as job
 from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import holm, paired_difference
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.report import exports, grid, numbers, page, samples, wording
 from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report

@@ -18,7 +18,7 @@ ELSEWHERE = {
     "serving/llama_cpp.py": "what its server answers, on this machine",
     "runtime/messages.py": "signed by a process of the run",
     "sources/endpoint.py": "the request that was just made, as plain JSON",
-    "evaluation/transcripts.py": "a value of this process, as plain JSON",
+    "evaluation/transcription.py": "a value of this process, as plain JSON",
     "toolworld/world.py": "a value of this process, as plain JSON",
 }
 """Modules that parse JSON themselves, and what; those that talk to a sandbox's processes limit what they read."""

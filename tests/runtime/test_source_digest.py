@@ -111,7 +111,9 @@ def test_all_that_a_stage_loads_is_in_its_digest(loaded, stage, monkeypatch):
     monkeypatch.setattr(source_digest, "WITHOUT_EFFECT", ())
     for_display = source_digest.reached(set(loaded[stage]) - counted)  # what only display modules need is loaded too
     assert counted <= reached | for_display
-    grades = {f"tltrain.{name}" for name in ("grading", "formats.calls", "formats.matching", "formats.reasons")}
+    grades = {
+        f"tltrain.{name}" for name in ("grades", "grading", "formats.calls", "formats.matching", "formats.reasons")
+    }
     assert (counted - reached) <= grades | {"tltrain.formats.values", "tltrain.evaluation.metrics"}
 
 

@@ -13,7 +13,7 @@ from tests.support.small_runs import SMALL, last_line
 from tltrain.data import TRAINED_ON, openai
 from tltrain.data.reading import read_file
 from tltrain.data.split import opening_key
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.grading import grade, grade_answer
 from tltrain.stages import gate
 from tltrain.trajectory import Call, Sample, Tool

@@ -51,7 +51,7 @@ def _compared(folder: Path, on_error: str, report: ReadReport) -> Any:
 
 
 def _analysed(folder: Path, on_error: str, report: ReadReport) -> Any:
-    from tltrain.evaluation.records import count_grades, read_graded
+    from tltrain.evaluation.predictions import count_grades, read_graded
 
     count_grades(read_graded(folder, "stage.results"))
     return []

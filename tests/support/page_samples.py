@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tltrain.evaluation.records import Transcript
+from tltrain.evaluation.transcripts import Transcript
 from tltrain.views import transcripts
 from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn
 

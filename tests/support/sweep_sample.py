@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.formats.calls import render_call
 from tltrain.grading import PAPER_REWARD
 from tltrain.report.sweep import Job, Row, StageCost, Sweep

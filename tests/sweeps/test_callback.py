@@ -12,7 +12,7 @@ import yaml
 from hydra.core.plugins import Plugins
 
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.report import gather
 from tltrain.report.sweep import FILE, save
 from tltrain.sweeps import callback
@@ -129,6 +129,12 @@ def test_every_experiment_composes(sweep, made, written, tmp_path):
 def test_a_sweep_of_another_stage_ends_in_the_table_alone(sweep, written):
     ran = sweep("-m", "stage=mae", "data.size=3", "stage.rule=paper,strict")
     assert "rule=paper" in ran.out and "2 jobs" in ran.out and not written
+
+
+def test_rows_without_the_baseline_that_their_experiment_names_are_reported_too(sweep, made, written):
+    ran = sweep("+experiment=reward_ablation", "reward=coarse")
+    assert len(written[0].rows) == 1 and written[0].baseline is None
+    assert "report.baseline=reward=paper: no row has this label" in ran.err + ran.out
 
 
 def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written, tmp_path):

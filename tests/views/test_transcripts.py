@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 from tests.support.page_samples import outcome, record, rendered
-from tltrain.evaluation.records import Transcript
+from tltrain.evaluation.transcripts import Transcript
 from tltrain.views import transcripts
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\u202e\ud800 \' "'

@@ -7,7 +7,7 @@ from typing import Optional
 
 from tltrain.config.choices import ExportDtype, Gguf, MaeRule
 from tltrain.config.keys import key
-from tltrain.config.stages import NAME, RULE
+from tltrain.config.meanings import NAME, RULE
 
 # `Optional[...]` because OmegaConf reads the annotations at run time.
 # ruff: noqa: UP045

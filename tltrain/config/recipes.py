@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from tltrain.config.keys import key
-from tltrain.config.stages import TOKENS
+from tltrain.config.limits import TOKENS
 
 
 @dataclass

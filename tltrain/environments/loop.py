@@ -26,7 +26,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import tool_errors
 from tltrain.formats.calls import has_trailing_text
 from tltrain.formats.native import Answer
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.trajectory import FINISH, Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tltrain.evaluation.records import Prediction, Transcript, scalars
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.records import scalars
+from tltrain.evaluation.transcripts import Transcript
 
 
 def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction]:

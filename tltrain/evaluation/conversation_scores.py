@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from tltrain.environments.loop import Conversation
 from tltrain.evaluation.intervals import Percentage, cluster_percentage, percentage
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 
 _CANNOT = r"(?:can ?not|can'?t|could ?not|couldn'?t|(?:am|are|was|were|'m|'re) (?:\w+ly )?(?:not able|unable) to)"
 REFUSALS = (

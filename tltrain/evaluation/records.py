@@ -1,421 +1,32 @@
-"""The lines of result files: `Prediction` of `predictions.jsonl`, `Transcript` of `transcripts.jsonl`.
+"""The lines of result files: records as JSON, written and read back.
 
-Only these classes write such lines and read them back. Keys that older versions did not write have defaults, unknown
-keys are ignored, and an invalid line ends in one error that names the file, the line and the key.
+Only the classes of `predictions` and `transcripts` are such records. Keys that older versions did not write have
+defaults, unknown keys are ignored, and an invalid line ends in one error that names the file, the line and the key.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from tltrain.data.reading import expect, expect_id, member, open_file, optional, shown
+from tltrain.data.reading import expect, open_file
 from tltrain.errors import FieldError, RecordError, TltrainError
-from tltrain.evaluation.metrics import ABSTENTION, METRICS, SINGLE_TURN
-from tltrain.grading import ABSTENTION as ABSTENTION_OUTCOMES
-from tltrain.grading import AnswerGrade, Grade, Outcome, RewardTable
-from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
+from tltrain.trajectory import ANY, Call, OneOf
 
 T = TypeVar("T")
 
-PREDICTIONS, TRANSCRIPTS = "predictions.jsonl", "transcripts.jsonl"
 
-Identity = tuple[str, str, str]
-"""The identity of a sample: set, id, and what was asked (see `Prediction.identity`)."""
-
-SUPERFLUOUS = "superfluous_call"
-"""The grade of a call for which no golden call is left."""
-
-RATES = ("de", "ce")
-"""Metrics that are a number for each conversation, not true or false."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answer to one sample: a line of `predictions.jsonl`. It can also represent a conversation
-    (`conversation_lines`).
-
-    Attributes:
-        set: the benchmark's set, such as `rotbench_clean`.
-        id: the sample's id within the set.
-        answer: the model's answer; `prediction` in the file.
-        call: the call read from the answer, as JSON; None without a call. Of several calls, the one matched to the
-            first golden call.
-        calls: if the answer or the sample has several calls, an object for each golden call and then for each
-            superfluous call: `call`, `golden`, `grade` (a row, or `superfluous_call`) and `reason`. Otherwise empty,
-            and absent from the file.
-        goldens: the accepted calls, as JSON (`call_to_json`); empty if no call is right.
-        grade: the row of the reward table, the worst one for several golden calls; for a conversation, how it ended.
-        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`, and TS, PI and CF if only some of
-            several golden calls reach it); in the file, keys of the line itself.
-        reward: reward by the reward table; None if it was not computed.
-        reason: the reason for the grade, in words.
-        meta: what the benchmark says about the sample (`query`, `scenario`), and `seen`: whether it was trained on.
-        finish_reason: why the answer ended, in the words of OpenAI's API (`length`: cut before a call could be read);
-            empty, and absent from the file, if the source does not know.
-        said: thought, text and calls of an answer in a native format; empty, and absent from the file, in the TL
-            format.
-    """
-
-    set: str
-    id: str
-    answer: str = ""
-    call: Mapping[str, Any] | None = None
-    goldens: Sequence[Any] = field(default_factory=list)
-    grade: str = ""
-    scores: Mapping[str, bool | float] = field(default_factory=dict)
-    reward: float | None = None
-    reason: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    finish_reason: str = ""
-    said: Mapping[str, Any] = field(default_factory=dict)
-    calls: Sequence[Mapping[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def graded(
-        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, reward: float | None
-    ) -> Prediction:
-        """Create the prediction of a single-turn answer with its grade."""
-        scores = (
-            {ABSTENTION: grade.outcome is Outcome.ABSTAINED}
-            if sample.abstain
-            else {metric: _whole(getattr(grade, metric)) for metric in SINGLE_TURN}
-        )
-        return cls(
-            set_name,
-            sample.id,
-            answer,
-            None if grade.prediction is None else call_to_json(grade.prediction),
-            [call_to_json(golden) for golden in sample.goldens],
-            grade.row,
-            scores,
-            reward,
-            grade.reason,
-            scalars(sample.meta),
-            calls=_calls(grade) if isinstance(grade, AnswerGrade) else [],
-        )
-
-    @classmethod
-    def from_json(cls, record: Any) -> Prediction:
-        """Read a line. Raises FieldError."""
-        record = expect(record, dict, "line")
-        return cls(
-            set=member(record, "set", str),
-            id=expect_id(record),
-            answer=optional(record, "prediction", ""),
-            call=_or_none(record, "call", dict),
-            goldens=optional(record, "goldens", []),
-            grade=optional(record, "grade", ""),
-            scores={key: _score(record[key], key) for key in METRICS if record.get(key) is not None},
-            reward=None if record.get("reward") is None else _number(record["reward"], "reward"),
-            reason=optional(record, "reason", ""),
-            meta=optional(record, "meta", {}),
-            finish_reason=optional(record, "finish_reason", ""),
-            said=optional(record, "said", {}),
-            calls=optional(record, "calls", []),
-        )
+class Record(Protocol):
+    """What a line holds."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as plain values."""
-        return {
-            "set": self.set,
-            "id": self.id,
-            "prediction": self.answer,
-            "call": self.call,
-            **({"calls": list(self.calls)} if self.calls else {}),
-            "goldens": list(self.goldens),
-            "grade": self.grade,
-            **self.scores,
-            **({} if self.reward is None else {"reward": self.reward}),
-            "reason": self.reason,
-            "meta": dict(self.meta),
-            **({"finish_reason": self.finish_reason} if self.finish_reason else {}),
-            **({"said": dict(self.said)} if self.said else {}),
-        }
-
-    COLUMNS: ClassVar = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")
-    """The columns that trackers show in a table of predictions."""
-
-    def row(self) -> list[Any]:
-        """Return the prediction as a row of such a table."""
-        line = self.to_json()
-        return [line.get(column) for column in self.COLUMNS]
-
-    @property
-    def identity(self) -> Identity:
-        """The identity of the answered sample: set, id, and the golden calls (or the question if there are none), in an
-        order that does not depend on the run that wrote them.
-        """
-        return self.set, self.id, json.dumps(list(self.goldens) or [self.query], sort_keys=True)
-
-    @property
-    def query(self) -> str:
-        """The user's question; empty if the line does not have it."""
-        query = self.meta.get("query")
-        return query if isinstance(query, str) else ""
-
-    @property
-    def seen(self) -> bool:
-        """Whether the model was trained on this question."""
-        return self.meta.get("seen") is True
-
-    def reaches(self, metric: str) -> bool:
-        """Return whether a metric is reached, completely if it is a share."""
-        return self.scores.get(metric) == 1
-
-    @property
-    def is_call(self) -> bool:
-        """Whether this is a single call rather than a conversation."""
-        return "va" not in self.scores
+        ...
 
 
-def _whole(level: bool | float) -> bool | float:
-    """Return a share as true or false if it is 1 or 0."""
-    return level == 1 if level in (0, 1) else level
-
-
-def _calls(grade: AnswerGrade) -> list[dict[str, Any]]:
-    """Return the outcome of each golden call and each superfluous call; empty for one call and one golden call."""
-    if len(grade.grades) == 1 and not grade.superfluous:
-        return []
-    pairs = [(one, one.row) for one in grade.grades] + [(one, SUPERFLUOUS) for one in grade.superfluous]
-    return [
-        {
-            "call": None if one.prediction is None else call_to_json(one.prediction),
-            "golden": None if one.golden is None else call_to_json(one.golden),
-            "grade": row,
-            "reason": one.reason,
-        }
-        for one, row in pairs
-    ]
-
-
-def by_sample(predictions: Iterable[Prediction]) -> dict[tuple[Identity, int], Prediction]:
-    """Map each sample to its prediction, in order. A sample that occurs several times is numbered, from 1."""
-    occurrences: dict[Identity, int] = {}
-    found = {}
-    for prediction in predictions:
-        identity = prediction.identity
-        occurrences[identity] = occurrences.get(identity, 0) + 1
-        found[identity, occurrences[identity]] = prediction
-    return found
-
-
-REWARD_ROWS = tuple(row.name for row in fields(RewardTable))
-GRADES = (*REWARD_ROWS, *(outcome.value for outcome in ABSTENTION_OUTCOMES))
-
-
-def graded_prediction(record: Any) -> Prediction:
-    """Read a line of a single-turn evaluation, which has a grade, TS, PI, CF and a reward. Raises FieldError.
-
-    A question to which no call is right has `abstention` instead, and may have no reward.
-    """
-    prediction = Prediction.from_json(record)
-    if prediction.grade not in GRADES:
-        raise FieldError("grade", f"one of {', '.join(GRADES)}", prediction.grade)
-    if ABSTENTION in prediction.scores:
-        return prediction
-    for metric in SINGLE_TURN:
-        if prediction.scores.get(metric) is None:
-            member(record, metric, bool)
-    if prediction.reward is None:
-        raise FieldError("reward", "a number", shown(record.get("reward")))
-    member(record, "goldens", list)
-    return prediction
-
-
-def count_grades(predictions: Iterable[Prediction]) -> dict[str, int]:
-    """Count the calls in each row of the reward table, listing all rows in the paper's order, then the other grades
-    that occur.
-    """
-    counts = dict.fromkeys(GRADES, 0)
-    for prediction in predictions:
-        counts[prediction.grade] += 1
-    return {grade: count for grade, count in counts.items() if count or grade in REWARD_ROWS}
-
-
-def read_graded(folder: Path, key: str) -> list[Prediction]:
-    """Return the predictions of a result folder that the configuration gives under `key`.
-
-    Raises:
-        TltrainError: it has no `predictions.jsonl`, or a line was not written by stage=eval.
-    """
-    file = folder / PREDICTIONS
-    if not file.is_file():
-        raise TltrainError(f"{key}: {folder} has no {PREDICTIONS}; expected a result folder of stage=eval")
-    return read_lines(file, graded_prediction) or _none(file, "predictions")
-
-
-# --- conversations --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptMessage:
-    """A message of the user, the model (`assistant`) or a tool.
-
-    Attributes:
-        calls: the model's calls, as JSON; in the file a single call is `call`, as in versions without several calls.
-        thought: the model's thought before its words and calls.
-    """
-
-    role: str
-    content: str = ""
-    calls: Sequence[Mapping[str, Any]] = ()
-    thought: str = ""
-
-    @classmethod
-    def from_json(cls, record: Any) -> TranscriptMessage:
-        """Read a message. Raises FieldError."""
-        record = expect(record, dict, "message")
-        call = _or_none(record, "call", dict)
-        several = optional(record, "calls", [])
-        calls = (call,) if call else tuple(expect(each, dict, f"calls[{i}]") for i, each in enumerate(several))
-        return cls(member(record, "role", str), member(record, "content", str), calls, optional(record, "thought", ""))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the message as plain values."""
-        calls = {"call": self.calls[0]} if len(self.calls) == 1 else {"calls": list(self.calls)} if self.calls else {}
-        return {
-            "role": self.role,
-            "content": self.content,
-            **calls,
-            **({"thought": self.thought} if self.thought else {}),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscriptCall:
-    """One judged call of a conversation; the fields are in the order of the file.
-
-    Attributes:
-        message: index of its message, which may make several calls, in the conversation; None in older files.
-        turn: number of the model's answer, from 1.
-        text: the model's text.
-        call: the call read from the text, as JSON.
-        de: whether it contradicts the documentation.
-        ce: whether the tool answered with an error.
-        kind: its `Outcome` by the documentation alone.
-        reason: the reason for `kind`, in words.
-        ran: whether a tool was called.
-        error: the kind of error with which the tool answered.
-    """
-
-    message: int | None = None
-    turn: int = 0
-    text: str = ""
-    call: Mapping[str, Any] | None = None
-    de: bool
-    ce: bool
-    kind: str = ""
-    reason: str = ""
-    ran: bool = False
-    error: str | None = None
-
-    @classmethod
-    def from_json(cls, record: Any) -> TranscriptCall:
-        """Read a call. Raises FieldError."""
-        record = expect(record, dict, "call")
-        return cls(
-            message=_or_none(record, "message", int),
-            turn=optional(record, "turn", 0),
-            text=optional(record, "text", ""),
-            call=_or_none(record, "call", dict),
-            de=member(record, "de", bool),
-            ce=member(record, "ce", bool),
-            kind=optional(record, "kind", ""),
-            reason=optional(record, "reason", ""),
-            ran=optional(record, "ran", False),
-            error=_or_none(record, "error", str),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the call as plain values."""
-        return {column.name: getattr(self, column.name) for column in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A whole conversation whose tools ran: a line of `transcripts.jsonl`.
-
-    Attributes:
-        meta: what the benchmark says about the task.
-        instructions: what the model was told besides the tools.
-        ended: `finish`, `turn limit`, `too long` or `environment error`.
-        answer: the text that `finish` was called with; None if it was not called.
-        valid: whether `answer` counts as a valid answer (VA).
-        outcome: the verdict of the environment's checker; it has `success` if the checker can tell.
-    """
-
-    id: str
-    messages: Sequence[TranscriptMessage]
-    calls: Sequence[TranscriptCall]
-    ended: str
-    answer: str | None
-    valid: bool
-    outcome: Mapping[str, Any]
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    instructions: str = ""
-    tools: Sequence[Tool] = ()
-
-    @classmethod
-    def from_json(cls, record: Any) -> Transcript:
-        """Read a line. Raises FieldError."""
-        record = expect(record, dict, "line")
-        return cls(
-            id=member(record, "id", str),
-            messages=_each(record, "messages", TranscriptMessage.from_json),
-            calls=_each(record, "calls", TranscriptCall.from_json),
-            ended=member(record, "ended", str),
-            answer=_or_none(record, "answer", str),
-            valid=member(record, "valid", bool),
-            outcome=member(record, "outcome", dict),
-            meta=optional(record, "meta", {}),
-            instructions=optional(record, "instructions", ""),
-            tools=_each(record, "tools", _tool) if "tools" in record else (),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the line as plain values."""
-        return {
-            "id": self.id,
-            "meta": dict(self.meta),
-            "instructions": self.instructions,
-            "tools": [
-                {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-                for tool in self.tools
-            ],
-            "messages": [message.to_json() for message in self.messages],
-            "calls": [call.to_json() for call in self.calls],
-            "ended": self.ended,
-            "answer": self.answer,
-            "valid": self.valid,
-            "outcome": dict(self.outcome),
-        }
-
-    @property
-    def query(self) -> str:
-        """The user's first message."""
-        return next((message.content for message in self.messages if message.role == "user"), "")
-
-    @property
-    def success(self) -> bool | None:
-        """The verdict of the environment's checker; None if it cannot tell."""
-        success = self.outcome.get("success")
-        return success if isinstance(success, bool) else None
-
-
-def read_transcripts(file: Path) -> list[Transcript]:
-    """Return the conversations of a file; raise TltrainError if there is none."""
-    return read_lines(file, Transcript.from_json) or _none(file, "conversations")
-
-
-# --- lines, calls, values -------------------------------------------------------------------------------------------
-
-
-def to_line(record: Prediction | Transcript) -> str:
+def to_line(record: Record) -> str:
     """Return a record as its line of the file, without the line break."""
     return json.dumps(record.to_json(), ensure_ascii=False)
 
@@ -437,6 +48,13 @@ def read_lines(file: Path, parse: Callable[[Any], T]) -> list[T]:
     return list(_parsed(file, parse))
 
 
+def read_some(file: Path, parse: Callable[[Any], T], what: str) -> list[T]:
+    """Return the lines of a file as `read_lines` does; raise TltrainError, which names `what`, if there is none."""
+    if found := read_lines(file, parse):
+        return found
+    raise TltrainError(f"{file}: expected {what}, found none")
+
+
 def _parsed(file: Path, parse: Callable[[Any], T]) -> Iterator[T]:
     with open_file(file) as lines:
         for number, line in enumerate(lines, 1):
@@ -455,10 +73,6 @@ def _json(line: bytes) -> Any:
         raise FieldError("line", "a JSON object in UTF-8", str(error)) from None
 
 
-def _none(file: Path, what: str) -> list[Any]:
-    raise TltrainError(f"{file}: expected {what}, found none")
-
-
 def call_to_json(call: Call) -> dict[str, Any]:
     """Return a call as plain values; golden values may be `"<any>"` or `{"<one of>": [...]}`, marked if optional."""
     return {"name": call.name, "arguments": _value(dict(call.arguments))}
@@ -474,36 +88,7 @@ def _value(value: Any) -> Any:
     return [_value(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _each(record: Mapping[str, Any], key: str, parse: Callable[[Any], T]) -> tuple[T, ...]:
-    """Return the parsed items of a list; a FieldError names the item."""
-    items = []
-    for position, item in enumerate(member(record, key, list)):
-        try:
-            items.append(parse(item))
-        except FieldError as error:
-            raise FieldError(f"{key}[{position}].{error.field}", error.expected, error.found) from None
-    return tuple(items)
-
-
-def _or_none(record: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+def member_or_none(record: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
     """Return `record[key]`, which must be of this kind; None if it is absent or null."""
     value = record.get(key)
     return None if value is None else expect(value, kind, key)
-
-
-def _tool(record: Any) -> Tool:
-    record = expect(record, dict, "tool")
-    return Tool(member(record, "name", str), optional(record, "description", ""), optional(record, "parameters", {}))
-
-
-def _score(value: Any, key: str) -> bool | float:
-    if key in RATES and not isinstance(value, bool):
-        return _number(value, key)
-    in_part = key in SINGLE_TURN and isinstance(value, float) and 0 < value < 1
-    return value if in_part else expect(value, bool, key)
-
-
-def _number(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FieldError(key, "a number", shown(value))
-    return value

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tltrain.plan.memory import Batch, Setup, key_value_cache
+from tltrain.plan.memory import key_value_cache
+from tltrain.plan.setup import Batch, Setup
 from tltrain.plan.shapes import Shape
 
 

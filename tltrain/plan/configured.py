@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from tltrain.plan import compute, memory
 from tltrain.plan.compute import Speed, Tokens
-from tltrain.plan.memory import Batch, GiB, Moment, Setup
+from tltrain.plan.memory import GiB, Moment
+from tltrain.plan.setup import Batch, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
 from tltrain.runtime import memory as machine_memory

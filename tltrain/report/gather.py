@@ -7,6 +7,7 @@ succeeded, else `error.txt`. Jobs that differ only in the seed form one row.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import subprocess
@@ -24,9 +25,13 @@ from omegaconf import OmegaConf
 from tltrain.data.reading import expect, optional
 from tltrain.errors import TltrainError, shorten
 from tltrain.evaluation import conversation_lines
-from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
+from tltrain.evaluation.predictions import PREDICTIONS, Prediction
+from tltrain.evaluation.records import read_lines
+from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
 from tltrain.report.sweep import Job, Row, Sweep, costs
 from tltrain.runtime import fingerprints, json_files, manifests, redact, yaml_files
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,11 +56,15 @@ class JobFolder:
     overrides: Mapping[str, Any]
 
 
-def gather(folders: Sequence[Path], name: str, command: str, baseline: str | None = None) -> Sweep:
+def gather(
+    folders: Sequence[Path], name: str, command: str, baseline: str | None = None, partial: bool = False
+) -> Sweep:
     """Return the jobs in `folders` as rows of a sweep.
 
     Args:
         baseline: the label of the row to compare the others with; None: standard SFT, if there is such a row.
+        partial: whether the row of that label may be missing, as where an experiment names it and the command line
+            chose other rows; a warning says so, and it is as if None were given.
 
     Raises:
         TltrainError: the folders have no job, or no row has that label.
@@ -71,7 +80,11 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         row = rows.setdefault(label, Row(label, {_short(axis): value for axis, value in own.items()}, []))
         row.seeds.append(read_job(job.folder, job.seed))
     if baseline is not None and baseline not in rows:
-        raise TltrainError(f"report.baseline={baseline}: no row has this label; expected one of: {', '.join(rows)}")
+        missing = f"report.baseline={baseline}: no row has this label; expected one of: {', '.join(rows)}"
+        if not partial:
+            raise TltrainError(missing)
+        log.warning("%s", missing)
+        baseline = None
     costs = [cost for row in rows.values() for job in row.seeds for cost in job.stages]
     return Sweep(
         name=name,

@@ -18,7 +18,7 @@ import numpy as np
 
 from tltrain.evaluation.intervals import Difference, SeedPairs, difference_over_seeds, holm
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.records import Identity, Prediction, by_sample
+from tltrain.evaluation.predictions import Identity, Prediction, by_sample
 from tltrain.report.sweep import Job, Row, Sweep
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.report import figures, grid, samples, wording
 from tltrain.report import numbers as num
 from tltrain.report.charts import HATCHES

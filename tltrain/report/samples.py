@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.records import RATES, Prediction, by_sample
+from tltrain.evaluation.predictions import RATES, Prediction, by_sample
 from tltrain.formats.calls import render_call
 from tltrain.report.numbers import Sample
 from tltrain.report.sweep import Sweep

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.errors import FieldError, TltrainError, shorten
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.runtime import json_files, runs
 
 FILE = "sweep.json"

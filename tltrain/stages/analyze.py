@@ -34,9 +34,9 @@ from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts
-from tltrain.evaluation.records import count_grades, read_graded
+from tltrain.evaluation.predictions import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
-from tltrain.grading import CALL_OUTCOMES, Outcome
+from tltrain.grades import CALL_OUTCOMES, Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report

@@ -37,7 +37,7 @@ from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation import gate
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.evaluation.records import Prediction, count_grades, read_graded
+from tltrain.evaluation.predictions import Prediction, count_grades, read_graded
 from tltrain.models import trained_format
 from tltrain.runtime import runs, stage_names, terminal
 from tltrain.stages.evaluations.compare import check_same

@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from tltrain import config, plan, tracking
 from tltrain.entry import formats
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import TRANSCRIPTS
+from tltrain.evaluation.transcripts import TRANSCRIPTS
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import held_out_evaluation, irm_conversations, rejection_sampling, supervised, training_runs

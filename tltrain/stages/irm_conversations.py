@@ -23,10 +23,10 @@ from tltrain.entry import chosen_benchmarks
 from tltrain.environments import registry
 from tltrain.environments.loop import ConversationSettings
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import TRANSCRIPTS, Transcript
-from tltrain.evaluation.transcripts import transcript
+from tltrain.evaluation.transcription import transcript
+from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
 from tltrain.formats.calls import render_call
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, targets, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit

@@ -98,7 +98,8 @@ class SweepCallback(Callback):
         name = _name(config)
         try:
             refusals.extend(filter(None, map(refusal, job_folders(folder))))
-            sweep = gather(job_folders(folder), name, command(), OmegaConf.select(config, "report.baseline"))
+            baseline = OmegaConf.select(config, "report.baseline")
+            sweep = gather(job_folders(folder), name, command(), baseline, partial=True)
         except TltrainError as error:
             log.error("%s", error)
             return

@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats.native import Answer
 from tltrain.tokens.argument_spans import argument_spans
 from tltrain.tokens.encoder import Encoded
-from tltrain.tokens.native import CallHead, Json, Prompt, Said, SaidCall
+from tltrain.tokens.native_format import CallHead, Json, Prompt, Said, SaidCall
 from tltrain.tokens.responses import LONGEST_REASON, PROBE, read_response, shown, thought_span
 from tltrain.trajectory import Tool
 

@@ -1,19 +1,19 @@
 """Conversations in a model's own format: the prompts that a server would build, and the answers to learn.
 
-`NativeFormat` is the interface to the library that knows the formats; `chat_templates` implements it with the model's
-own chat template. Each learned turn is rendered as at inference: first the messages before it and the generation
-prompt, exactly as a server builds them, then the turn as the template writes it. The turns of a trajectory form a chain
-as long as each prompt begins with all tokens before it. Many templates drop earlier thoughts, or write the last message
-differently from earlier ones; then a new chain begins, so that no turn is trained in a context that it will not have.
+A `NativeFormat` knows the format. Each learned turn is rendered as at inference: first the messages before it and the
+generation prompt, exactly as a server builds them, then the turn as the template writes it. The turns of a trajectory
+form a chain as long as each prompt begins with all tokens before it. Many templates drop earlier thoughts, or write the
+last message differently from earlier ones; then a new chain begins, so that no turn is trained in a context that it
+will not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tltrain import pkt
 from tltrain.config import KeyTokens
@@ -23,67 +23,13 @@ from tltrain.formats.chat_completions import api_names
 from tltrain.formats.native import Answer, as_text, messages_of, tools_of
 from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run, Target
+from tltrain.tokens.native_format import NativeFormat, Prompt, Said, SaidCall
 from tltrain.tokens.weighting import Turn as WeighedTurn
 from tltrain.tokens.weighting import Weigh, pkt_weights
 from tltrain.trajectory import Action, Message, Sample, Tool, Trajectory, abstains, actions, sequential
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Json = Mapping[str, Any]
-
-
-class Prompt(NamedTuple):
-    """The ids that a server gives a model; the generation prompt, after which the assistant speaks, is at `opening`."""
-
-    ids: list[int]
-    opening: int
-
-
-class CallHead(NamedTuple):
-    """The text that a format writes around the name of each call.
-
-    Attributes:
-        mark: the text that every readable call begins with.
-        before: the text between the mark and the name.
-        behind: the texts that can end a name.
-    """
-
-    mark: str
-    before: str
-    behind: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SaidCall:
-    """The position of a call in an answer.
-
-    Attributes:
-        name_at, name_end: the half-open range of tokens that contain the tool's name.
-        renamed: returns the answer's ids with each of several other names for the tool.
-        arguments: returns the tokens that contain a character of a parameter's name or value, as position ->
-            `parameter` or `value`.
-    """
-
-    name_at: int
-    name_end: int
-    renamed: Callable[[Sequence[str]], list[list[int]]]
-    arguments: Callable[[], dict[int, str]]
-
-
-@dataclass(frozen=True)
-class Said:
-    """The model's answer in a turn.
-
-    Attributes:
-        ids: its tokens, the end token last.
-        calls: its calls in order.
-        spans: returns for each call the range of its tokens, with the marks around it.
-    """
-
-    ids: list[int]
-    calls: tuple[SaidCall, ...]
-    spans: Callable[[], list[tuple[int, int]]]
 
 
 class LearnedTurn(NamedTuple):
@@ -93,46 +39,6 @@ class LearnedTurn(NamedTuple):
     prompt: Prompt
     said: Said
     targets: list[Target]
-
-
-class NativeFormat(Protocol):
-    """The interface to a library of formats. `messages` and `tools` are in the form of an API.
-
-    Attributes:
-        name: the format's name in error messages.
-        several_calls: whether a message may make several calls.
-        thoughts: whether a message may have a thought.
-        text_beside_calls: whether a message may have both words and calls.
-        stop_ids: tokens that end an answer.
-        call_head: the text around the name of each call; None if it is not the same for all calls.
-        template: the chat template that is saved with the model.
-        date: the date that the template uses as today; None: it writes no date.
-    """
-
-    name: str
-    several_calls: bool
-    thoughts: bool
-    text_beside_calls: bool
-    stop_ids: frozenset[int]
-    call_head: CallHead | None
-    template: str
-    date: str | None
-
-    def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
-        """Return the prompt for an answer to these messages; may raise TltrainError."""
-        ...
-
-    def said(self, messages: Sequence[Json], tools: Sequence[Json]) -> Said:
-        """Return the last message, the assistant's, as the answer to the messages before; may raise TltrainError."""
-        ...
-
-    def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
-        """Return the answer that a model gave to a prompt; no answer makes it raise."""
-        ...
-
-    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
-        """Return the positions of an answer's thought, with its marks; empty if it has none."""
-        ...
 
 
 class NativeEncoder(Encoder):

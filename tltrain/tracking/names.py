@@ -51,7 +51,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES, RewardTable
+from tltrain.config.rewards import RewardTable
+from tltrain.grades import ABSTENTION, SAMPLED_OUTCOMES
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
 """The x-axis of each group's metrics; metrics of other groups are single numbers."""

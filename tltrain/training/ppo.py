@@ -17,11 +17,10 @@ transformers.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import compress, islice
 from pathlib import Path
@@ -29,38 +28,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-)
-from trl.trainer.utils import disable_dropout_in_model
+from transformers import PreTrainedModel
 
 from tltrain.config import LossMean
 from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask, update_batches
 from tltrain.training import policy_gradient as pg
-from tltrain.training.actor_critic import (
-    ActorCritic,
-    Models,
-    ValueHead,
-    apply_liger_kernels,
-    check_shapes,
-    freeze_reference,
-    response_logits,
-    token_logprobs,
-)
-from tltrain.training.blank_batches import FilledBatches
-from tltrain.training.checkpoints import ResumableCheckpoints
+from tltrain.training.actor_critic import Models, check_shapes, response_logits, token_logprobs
+from tltrain.training.actor_critic_trainer import ActorCriticTrainer
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
 from tltrain.training.rollout import Asked, RolloutSampler
-from tltrain.training.rollout_metrics import RolloutMetrics
-
-log = logging.getLogger(__name__)
 
 ROLLOUT = "rollout.pt"
 """File in a checkpoint: a rollout with PPO epochs still to run."""
@@ -86,7 +65,7 @@ class Settings:
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
 
 
-class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
+class PPOTrainer(ActorCriticTrainer):
     """PPO over prompt trees.
 
     Logs per step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
@@ -105,7 +84,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
 
     kl: KlControl
     prompts: Any
-    metrics: type[RolloutMetrics] = RolloutMetrics
     loss_is_scaled_for_ga = True  # the losses below are divided by the tokens or responses of the whole step
 
     def __init__(
@@ -118,44 +96,20 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         settings: Settings,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        policy, critic, reference = models.policy, models.critic, models.reference
+        policy, critic = models.policy, models.critic
         if isinstance(critic, PreTrainedModel):
             check_shapes(policy, critic)
             if prompts.branching:
                 tree_mask.check_same_layers(policy, critic)
-        actor_critic = ActorCritic(policy, critic, self._timed)
-        for model in actor_critic.models:
-            disable_dropout_in_model(model)  # as in the released code; the update's forward pass then matches sampling
-        if args.use_liger_kernel:
-            apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
         self.prompts, self.rows, self.sampling = prompts, prompts.rows, prompts.sampling
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
-        self._sums = self.metrics()
-        super().__init__(
-            actor_critic,
-            args,
-            data_collator=torch.tensor,
-            train_dataset=list(range(len(self.rows))),
-            callbacks=list(callbacks),
-        )
-        self.remove_callback(PrinterCallback)
-        self.reference = None if reference is None else self._frozen(reference)
+        super().__init__(models, args, len(self.rows), settings.critic_learning_rate, callbacks)
         self.stopped: str | None = None
         self._micro_batches: list[dict[str, torch.Tensor]] = []
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
-        self._clips_apart = False
         self._tree_multiple = tree_mask.BLOCK if self.args.device.type == "cuda" else 1
-
-    def _frozen(self, reference: PreTrainedModel) -> nn.Module:
-        if self.is_deepspeed_enabled:
-            from trl.models import prepare_deepspeed
-
-            return prepare_deepspeed(freeze_reference(reference, autocast=False), self.accelerator)
-        return self.accelerator.prepare_model(
-            freeze_reference(reference, autocast=self.args.bf16), evaluation_mode=True
-        )
 
     # --- rollout ---------------------------------------------------------------------------------------------------
 
@@ -366,56 +320,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         with switched_off, precision:
             return token_logprobs(response_logits(model, batch, self.temperature), batch["targets"])
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer, with a separate learning rate for the critic's parameters."""
-        if self.optimizer is None:
-            optimizer = super().create_optimizer(model)
-            critic = {id(parameter) for parameter in (model or self.model).critic.parameters()}
-            for group in list(optimizer.param_groups):
-                own = [parameter for parameter in group["params"] if id(parameter) in critic]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
-                optimizer.add_param_group({**group, "params": own, "lr": self.settings.critic_learning_rate})
-            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-            started: list[float] = []
-            optimizer.register_step_pre_hook(lambda *_: started.append(self._now()))
-            optimizer.register_step_post_hook(lambda *_: self._sums.add(seconds_optimizer=self._now() - started.pop()))
-        return self.optimizer
-
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip the gradients of policy and critic separately; return the policy's norm, which is logged."""
-        if self.is_deepspeed_enabled:  # it has clipped already, see `_clip_apart_in_engine`
-            return super()._clip_grad_norm(model)
-        whole = self.accelerator.unwrap_model(model)
-        with self._timed("optimizer"):
-            norms = [
-                self.accelerator.clip_grad_norm_(part.parameters(), self.args.max_grad_norm)
-                for part in (whole.policy, whole.critic)
-            ]
-        if not all(torch.isfinite(norm) for norm in norms):
-            raise TltrainError(self._not_finite_message("the gradient is not finite", self.state.global_step + 1))
-        return norms[0]
-
-    def _clip_apart_in_engine(self) -> None:
-        if self.is_deepspeed_enabled and not self._clips_apart:
-            engine = self.model_wrapped
-            self._clips_apart = True
-            if not engines.clip_separately(engine.optimizer, (engine.module.policy, engine.module.critic)):
-                log.warning("this engine clips the gradients of policy and critic together, by one norm over both")
-
     # --- logging ---------------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        """Return the time in seconds once the device has done its work."""
-        if self.args.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        """Add the time of the block to the sum `seconds_<part>`."""
-        start = self._now()
-        yield
-        self._sums.add(**{f"seconds_{part}": self._now() - start})
 
     def _lap(self) -> float:
         """Return the seconds since the previous call, and restart the clock."""
@@ -434,33 +339,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         super().log(logs, start_time)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save policy and critic as plain model folders, `policy/` and `critic/`."""
-        folder = Path(output_dir or self.args.output_dir)
-        for name in ("policy", "critic"):
-            own = state_dict and {k.removeprefix(f"{name}."): v for k, v in state_dict.items() if k.startswith(name)}
-            getattr(self.model, name).save_pretrained(
-                folder / name, state_dict=own or None, is_main_process=self.args.should_save
-            )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target = model or self.model
-        folder = Path(resume_from_checkpoint)
-        for own, kind, name in (
-            (target.policy, AutoModelForCausalLM, "policy"),
-            (target.critic, AutoModelForTokenClassification, "critic"),
-        ):
-            if isinstance(own, ValueHead):
-                own.load_pretrained(folder / name)
-            elif (folder / name / "adapter_config.json").is_file():
-                from peft import set_peft_model_state_dict
-                from peft.utils import load_peft_weights
-
-                set_peft_model_state_dict(own, load_peft_weights(str(folder / name)))
-            else:
-                saved = kind.from_pretrained(folder / name, dtype=own.dtype, use_safetensors=True)
-                own.load_state_dict(saved.state_dict())
 
     def _save_extra(self, folder: Path) -> None:
         torch.save(self._sums.values, folder / f"{self.args.process_index}_{SUMS}")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 
 from tltrain.environments.loop import Ended
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.training.conversation_reward import OWN, PARTS
 from tltrain.training.reward_function import GRADES, SHARES
 

@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.formats.preamble import thought_end, without_words
 from tltrain.formats.tool_errors import Rule, error_kind
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.runtime import terminal
 from tltrain.trajectory import Call, Message
 from tltrain.views.inspect_page import plural

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.evaluation.metrics import CONVERSATION, METRICS, SINGLE_TURN
-from tltrain.evaluation.records import SUPERFLUOUS
+from tltrain.evaluation.predictions import SUPERFLUOUS
 from tltrain.evaluation.scoring import first_scoring
 from tltrain.runtime import runs, terminal
 from tltrain.views import tables

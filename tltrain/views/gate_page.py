@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from tltrain.evaluation.gate import Comparison, Verdict
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.evaluation.records import Prediction
+from tltrain.evaluation.predictions import Prediction
 from tltrain.formats.calls import render_call
 from tltrain.runtime import terminal
 from tltrain.trajectory import Message, Sample

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from tltrain.evaluation.metrics import ABSTENTION as ABSTAINED
 from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
-from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES
+from tltrain.grades import ABSTENTION, SAMPLED_OUTCOMES
 from tltrain.runtime import runs, terminal
 from tltrain.views.plots import conversation_curves, reward_curves
 

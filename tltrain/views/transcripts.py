@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.records import Transcript, TranscriptCall, TranscriptMessage
+from tltrain.evaluation.transcripts import Transcript, TranscriptCall, TranscriptMessage
 from tltrain.trajectory import Tool
 from tltrain.views import filters
 from tltrain.views.filters import Filter

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from experiments.study import analyze, design, forest
+from experiments.study.page import NOTHING, block, findings, page, with_block
+from experiments.study.summary import load
 from tests.support import study_rows
 from tltrain.errors import TltrainError
 
@@ -33,7 +35,7 @@ def rows_of(tmp_path, seeds=5, gain=(1, 1, 2, 1, 1), arms=STUDY.groups[0].arms):
 
 
 def summary_of(folder):
-    return analyze.load(folder, study_rows.PROTOCOL)
+    return load(folder, study_rows.PROTOCOL)
 
 
 def test_a_summary_has_every_hypothesis_with_its_numbers(tmp_path):
@@ -49,7 +51,7 @@ def test_a_summary_has_every_hypothesis_with_its_numbers(tmp_path):
     assert found["arms"]["pkt"]["grades"] == {"correct": 6, "wrong_tool": 44}
     assert found["arms"]["pkt"]["costs"]["3"]["processor_seconds"] == 120
     assert found["arms"]["pkt"]["metrics"] == {"recorded/margin": 0.5}
-    assert "| pkt | 0.500 |" in analyze.page(found, STUDY)
+    assert "| pkt | 0.500 |" in page(found, STUDY)
     assert len(found["rows"]) == 30 and found["commits"] == ["d" * 40]
     named = {(one["arm"], one["baseline"], one["measure"]) for one in found["secondary"]}
     assert ("mae_35", "sft_35", "ce") in named and ("pkt", "sft", "ts") in named
@@ -82,14 +84,14 @@ def test_a_conjunction_needs_both_and_what_was_not_run_is_not_shown(tmp_path):
     assert found["all"]["p"] == found["all"]["p_holm"] == 1 and found["all"]["verdict"] == "not shown"
     assert found["all"]["measures"]["mean"]["p"] == 0
     assert (found["irm"]["p"], found["irm"]["verdict"]) == (1, "descriptive: 0 of 5 seeds")
-    lines = analyze.findings(summary_of(folder), STUDY)
+    lines = findings(summary_of(folder), STUDY)
     assert "- **IRM**: no row has been run yet." in lines and len(lines) == 6
 
 
 def test_rows_of_two_protocols_or_of_a_dry_run_beside_others_are_refused(tmp_path):
     folder = rows_of(tmp_path)
     with pytest.raises(TltrainError, match="of another protocol"):
-        analyze.load(folder, "0" * 64)
+        load(folder, "0" * 64)
     study_rows.write(folder, {("sft", 0): []}, dry_run=True)
     with pytest.raises(TltrainError, match="differ in dry_run"):
         summary_of(folder)
@@ -126,7 +128,7 @@ def test_a_run_that_diverged_has_every_answer_wrong(tmp_path):
 
 def documents(tmp_path):
     file = tmp_path / "README.md"
-    file.write_text(f"# Title\n\n{analyze.block(['formerly'])}\n\nmore\n")
+    file.write_text(f"# Title\n\n{block(['formerly'])}\n\nmore\n")
     return [file]
 
 
@@ -160,12 +162,12 @@ def test_what_is_written_agrees_and_a_planted_number_does_not(tmp_path, monkeypa
 
 def test_without_rows_the_page_says_so_and_the_documents_are_silent(tmp_path):
     (tmp_path / "rows").mkdir()
-    assert analyze.load(tmp_path / "rows", study_rows.PROTOCOL) is None
+    assert load(tmp_path / "rows", study_rows.PROTOCOL) is None
     texts = documents(tmp_path)
     analyze.write(None, tmp_path / "out", texts)
-    assert analyze.NOTHING in (tmp_path / "out" / "README.md").read_text()
+    assert NOTHING in (tmp_path / "out" / "README.md").read_text()
     for file in texts:
-        assert analyze.block([]) in file.read_text()
+        assert block([]) in file.read_text()
     assert not (tmp_path / "out" / "summary.json").exists()
     assert analyze.disagreements(None, tmp_path / "out", texts) == []
     (tmp_path / "out" / "summary.json").write_text("{}")
@@ -174,12 +176,12 @@ def test_without_rows_the_page_says_so_and_the_documents_are_silent(tmp_path):
 
 def test_a_document_without_marks_is_refused(tmp_path):
     with pytest.raises(TltrainError, match="once between"):
-        analyze.with_block("no marks", [], "README.md")
+        with_block("no marks", [], "README.md")
 
 
 def test_the_repositorys_documents_and_summary_follow_from_its_rows():
     """Active from the first row on: whatever README, docs/results.md and the page say of the study is computed."""
-    assert analyze.disagreements(analyze.load()) == []
+    assert analyze.disagreements(load()) == []
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------

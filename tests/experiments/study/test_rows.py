@@ -11,7 +11,8 @@ from experiments.study import rows
 from tests.support import study_rows
 from tests.support.sweep_sample import conversation
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction, to_line
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.records import to_line
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):

@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from experiments.study import design, rows, run, tuning
+from experiments.study import design, job, rows, run, tuning
 from tests.support import study_rows
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Prediction, to_line
+from tltrain.evaluation.predictions import Prediction
+from tltrain.evaluation.records import to_line
 
 STUDY = design.load()
 
@@ -25,7 +26,7 @@ def place(tmp_path):
     tuned = tmp_path / "tuned.yaml"
     chosen = {step.setting: list(step.candidates[0].keep) for step in STUDY.tuning}
     tuned.write_text(yaml.safe_dump({"protocol": design.protocol_hash(), "settings": chosen}))
-    return run.Place(tmp_path / "work", tmp_path / "rows", tuned)
+    return job.Place(tmp_path / "work", tmp_path / "rows", tuned)
 
 
 @pytest.fixture
@@ -102,12 +103,12 @@ def test_a_dry_run_writes_no_row_of_the_study(tmp_path):
 
 def test_an_interrupted_job_stops_within_its_time_and_its_processor_seconds_are_kept(place, monkeypatch):
     working = "import time\nwhile True: sum(range(1000)); time.sleep(0.001)"
-    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", working])
+    monkeypatch.setattr(job, "command", lambda *given: [sys.executable, "-c", working])
     folder, start = place.work / "x", time.monotonic()
     folder.mkdir(parents=True)
     (folder / "processor.json").write_text('{"seconds": 70.0}')
-    with pytest.raises(run.Interrupted):
-        run.pipeline(replace(place, deadline=time.monotonic() + 0.5), folder, "sft", 0, ())
+    with pytest.raises(job.Interrupted):
+        job.pipeline(replace(place, deadline=time.monotonic() + 0.5), folder, "sft", 0, ())
     assert time.monotonic() - start < 30
     assert json.loads((folder / "processor.json").read_text())["seconds"] >= 70
 
@@ -115,38 +116,38 @@ def test_an_interrupted_job_stops_within_its_time_and_its_processor_seconds_are_
 def test_no_job_is_left_behind_where_the_runner_itself_is_ended(place, monkeypatch):
     jobs, wait = [], subprocess.Popen.wait
 
-    def ended(job, timeout=None):
+    def ended(process, timeout=None):
         if not jobs:
-            jobs.append(job)
+            jobs.append(process)
             raise SystemExit(75)
-        return wait(job, timeout)
+        return wait(process, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", ended)
-    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(job, "command", lambda *given: [sys.executable, "-c", "import time; time.sleep(60)"])
     with pytest.raises(SystemExit):
-        run.pipeline(place, place.work / "x", "sft", 0, ())
+        job.pipeline(place, place.work / "x", "sft", 0, ())
     assert jobs[0].returncode is not None and (place.work / "x" / "processor.json").is_file()
 
 
 def test_a_job_that_fails_says_why_and_one_that_is_done_is_not_started(place, monkeypatch):
     monkeypatch.setattr(
-        run, "command", lambda *given: [sys.executable, "-c", "print('no memory'); raise SystemExit(3)"]
+        job, "command", lambda *given: [sys.executable, "-c", "print('no memory'); raise SystemExit(3)"]
     )
     with pytest.raises(TltrainError, match=r"exit status 3: no memory"):
-        run.pipeline(place, place.work / "x", "sft", 0, ())
+        job.pipeline(place, place.work / "x", "sft", 0, ())
     (place.work / "x" / "metrics.json").write_text("{}")
-    run.pipeline(place, place.work / "x", "sft", 0, ())
+    job.pipeline(place, place.work / "x", "sft", 0, ())
 
 
 def test_the_command_line_of_a_row(place):
-    words = run.command(place, place.work / "x", "pkt", 3, ["stage.w_max=3"])
+    words = job.command(place, place.work / "x", "pkt", 3, ["stage.w_max=3"])
     assert words[3:7] == ["--config-dir", str(design.CONF), "+experiment=study/pkt", "seed=3"]
     assert words[7:] == ["stage.w_max=3", f"cache.dir={place.work / 'cache'}", f"hydra.run.dir={place.work / 'x'}"]
 
 
 def test_a_run_that_diverged_is_a_row_all_the_same(place, monkeypatch):
     said = "print('error: the loss became infinite: lower stage.args.learning_rate'); raise SystemExit(1)"
-    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", said])
+    monkeypatch.setattr(job, "command", lambda *given: [sys.executable, "-c", said])
     read = rows.read(run.make_row(place, STUDY, STUDY.arms["mae_35"], 0))
     assert read.header["diverged"] and read.lines == {}
 
@@ -175,13 +176,13 @@ def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
 
 def test_a_later_word_replaces_an_earlier_one_of_its_key(place):
     """An arm's own words stand behind tuned ones, and tltrain refuses a key that is given twice."""
-    words = run.command(place, place.work / "x", "irm", 0, ["a=1", "b=[c, d=2]", "a=3"])
+    words = job.command(place, place.work / "x", "irm", 0, ["a=1", "b=[c, d=2]", "a=3"])
     assert words[7:9] == ["a=3", "b=[c, d=2]"]
     chosen = {step.setting: step.candidates[-1].keep for step in STUDY.tuning}
     for arm in STUDY.arms.values():
-        keys = [word.partition("=")[0] for word in run.last_of_each_key(run.arm_words(arm, chosen))]
+        keys = [word.partition("=")[0] for word in job.last_of_each_key(run.arm_words(arm, chosen))]
         assert len(keys) == len(set(keys))
-    free = run.last_of_each_key(run.arm_words(STUDY.arms["w1_clipped"], chosen))
+    free = job.last_of_each_key(run.arm_words(STUDY.arms["w1_clipped"], chosen))
     assert "stage.supervised.args.max_grad_norm=1.0" in free
 
 

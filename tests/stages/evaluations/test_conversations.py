@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.mae_rules import PAPER
 from tltrain.environments.golden import GoldenCalls
-from tltrain.evaluation import transcripts
+from tltrain.evaluation import transcription
 from tltrain.formats.tool_errors import error_kind
 from tltrain.stages.evaluations import conversations
 from tltrain.toolworld import environment
@@ -176,4 +176,4 @@ def test_what_an_environment_says_of_itself_is_written_whatever_it_is():
         def __str__(self):
             raise ValueError
 
-    assert json.loads(json.dumps(transcripts._json({"a": {1, 2}, "b": Odd(), "c": (1, 2)})))["b"] == "Odd"
+    assert json.loads(json.dumps(transcription._json({"a": {1, 2}, "b": Odd(), "c": (1, 2)})))["b"] == "Odd"

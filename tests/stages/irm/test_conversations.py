@@ -15,7 +15,7 @@ from tests.support.small_runs import SMALL, last_line, steps, weights
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
 from tltrain.errors import TltrainError
-from tltrain.evaluation.records import Transcript
+from tltrain.evaluation.transcripts import Transcript
 from tltrain.stages import irm_conversations
 from tltrain.tokens.encoder import Encoder
 from tltrain.toolworld.environment import golden_calls

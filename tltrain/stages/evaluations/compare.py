@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from tltrain.errors import TltrainError, shorten
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.intervals import paired_difference
-from tltrain.evaluation.records import TRANSCRIPTS, Prediction, count_grades, read_graded, read_transcripts
+from tltrain.evaluation.predictions import Prediction, count_grades, read_graded
+from tltrain.evaluation.transcripts import TRANSCRIPTS, read_transcripts
 from tltrain.runtime import runs, terminal
 from tltrain.views import evaluation_tables
 

@@ -29,10 +29,11 @@ from tltrain.environments.loop import Conversation, ConversationSettings, conver
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
-from tltrain.evaluation.records import TRANSCRIPTS, to_line
-from tltrain.evaluation.transcripts import transcript
+from tltrain.evaluation.records import to_line
+from tltrain.evaluation.transcription import transcript
+from tltrain.evaluation.transcripts import TRANSCRIPTS
 from tltrain.formats.native import Answer
-from tltrain.grading import Outcome
+from tltrain.grades import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.stages.evaluations import words

@@ -18,7 +18,7 @@ from tltrain.data.rotbench import NOISE_LEVELS
 from tltrain.evaluation import robustness, scoring
 from tltrain.evaluation.benchmarks import TURNS
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.grading import AnswerGrade, Grade
+from tltrain.grades import AnswerGrade, Grade
 from tltrain.trajectory import Sample
 
 Graded = Mapping[str, tuple[Sequence[Sample], Sequence[Grade | AnswerGrade]]]

@@ -5,7 +5,7 @@
     python -m tltrain stage=eval benchmark=bfcl source=golden    # the ceiling; source=random: the floor
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER stage.predictions=answers.jsonl
 
-Writes `predictions.jsonl` (`records.Prediction`: one line per sample with the raw text, the parsed call, the golden
+Writes `predictions.jsonl` (`predictions.Prediction`: one line per sample with the raw text, the parsed call, the golden
 calls, the grade and its reason) and `metrics.json`: `SET/ts`, `/pi`, `/cf` in percent and `/n`; for RoTBench under both
 scorings, `SET/official/ts` and `SET/fixed/ts`; if samples ask for several calls (BFCL's parallel sets,
 `benchmark=openai`) `SET/any/ts`, which compares the first call of the answer with any golden call, `SET/each/ts`, the
@@ -38,7 +38,8 @@ from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.errors import TltrainError
 from tltrain.evaluation import benchmarks, key_tokens, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
-from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
+from tltrain.evaluation.predictions import PREDICTIONS, Prediction
+from tltrain.evaluation.records import to_line
 from tltrain.formats.calls import split_calls
 from tltrain.formats.families import AUTO, TL_NAMES
 from tltrain.grading import AnswerGrade, Grade, Outcome, abstention, grade

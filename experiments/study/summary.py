@@ -1,0 +1,207 @@
+"""From rows to numbers: `Summary`, the content of `summary.json`.
+
+Everything is computed from the files in `rows/`, by the rules of the protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.study import design, rows
+from experiments.study import statistics as st
+from experiments.study.design import ROWS, Hypothesis, Measure, Study
+from experiments.study.rows import RowFile
+from tltrain.errors import TltrainError
+from tltrain.evaluation.intervals import ALPHA
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One measure of all arms: arm -> seed -> sample -> number, and what each sample is resampled with."""
+
+    arms: Mapping[str, st.Outcomes]
+    cluster: Mapping[str, Hashable]
+
+
+def checked(found: Sequence[RowFile], protocol: str) -> None:
+    """Raise a TltrainError where rows do not belong together."""
+    for key in ("protocol", "tuned", "dry_run"):
+        values = {str(row.header.get(key)) for row in found}
+        if len(values) > 1:
+            raise TltrainError(f"the rows differ in {key}: {', '.join(sorted(values))}; they are no one study")
+    for row in found:
+        if row.header["protocol"] != protocol:
+            raise TltrainError(f"{rows.name_of(row.arm, row.seed)}: of another protocol, {row.header['protocol']}")
+
+
+def results_of(found: Iterable[RowFile], measure: Measure) -> Results:
+    """The measure in all rows that have it. A run that diverged has no model: every answer of it counts as wrong."""
+    having = [row for row in found if all(row.lines.get(name) for name in measure.sets)]
+    several = len(measure.sets) > 1
+    seen = {
+        f"{name}/{line['id']}"
+        for row in having
+        for name in measure.sets
+        for line in row.lines[name]
+        if line.get("seen")
+    }
+    arms: dict[str, dict[int, dict[str, float]]] = {}
+    cluster: dict[str, Hashable] = {}
+    for row in having:
+        numbers: dict[str, float] = {}
+        sizes: dict[str, int] = {}
+        for name in measure.sets:
+            own = {
+                f"{name}/{sample}": value
+                for sample, value in rows.results(row.lines[name], measure.level).items()
+                if not several or f"{name}/{sample}" not in seen
+            }
+            sizes |= dict.fromkeys(own, len(own))
+            numbers |= own
+            cluster |= {f"{name}/{line['id']}": (name, line["cluster"]) for line in row.lines[name]}
+        if several:  # the plain mean of these is the mean over sets
+            numbers = {
+                sample: value * len(numbers) / (len(measure.sets) * sizes[sample]) for sample, value in numbers.items()
+            }
+        arms.setdefault(row.arm, {})[row.seed] = numbers
+    samples = {sample for seeds in arms.values() for numbers in seeds.values() for sample in numbers}
+    for row in found:
+        if samples and row.header.get("diverged") and measure.unit == "points":
+            wrong = 100.0 if measure.lower_is_better else 0.0
+            arms.setdefault(row.arm, {})[row.seed] = dict.fromkeys(sorted(samples), wrong)
+    return Results(arms, cluster)
+
+
+def compared(results: Results, arm: str, baseline: str) -> st.Comparison | None:
+    """An arm's comparison with its baseline; None where no seed has both."""
+    ours, theirs = results.arms.get(arm, {}), results.arms.get(baseline, {})
+    return st.compare(ours, theirs, results.cluster) if ours.keys() & theirs.keys() else None
+
+
+def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]) -> Summary:
+    """All numbers of the study, as plain values.
+
+    Args:
+        digests: name of a row's file -> digest of its content.
+    """
+    measured = {name: results_of(found, measure) for name, measure in study.measures.items()}
+    hypotheses = {name: _hypothesis(one, measured) for name, one in study.hypotheses.items()}
+    corrected = st.verdicts({name: one["p"] for name, one in hypotheses.items()})
+    for name, one in hypotheses.items():
+        one["p_holm"] = round(corrected[name], 6)
+        one["verdict"] = verdict(one, len(study.seeds))
+    pairs = dict.fromkeys([*((one.arm, one.baseline) for one in study.hypotheses.values()), *study.secondary])
+    secondary = [
+        {"arm": arm, "baseline": baseline, "measure": name, **comparison.to_json()}
+        for arm, baseline in pairs
+        for name, results in measured.items()
+        if (comparison := compared(results, arm, baseline)) is not None
+    ]
+    return {
+        "protocol": found[0].header["protocol"],
+        "tuned": found[0].header["tuned"],
+        "rows": digests,
+        "commits": sorted({str(row.header["commit"]) for row in found}),
+        "versions": found[0].header["versions"],
+        "machines": [json.loads(text) for text in sorted({json.dumps(row.header["machine"]) for row in found})],
+        "hypotheses": hypotheses,
+        "secondary": secondary,
+        "margins": _margins(study, measured),
+        "arms": {arm: _arm(arm, found, measured) for arm in study.arms if any(row.arm == arm for row in found)},
+    }
+
+
+def _hypothesis(one: Hypothesis, measured: Mapping[str, Results]) -> dict[str, Any]:
+    comparisons = {name: compared(measured[name], one.arm, one.baseline) for name in one.measures}
+    there = {name: comparison for name, comparison in comparisons.items() if comparison is not None}
+    p = 1.0
+    if len(there) == len(comparisons):
+        p = st.both_needed([each.p for each in there.values()], [each.value for each in there.values()])
+    return {
+        "title": one.title,
+        "arm": one.arm,
+        "baseline": one.baseline,
+        "seeds": min((each.seeds for each in there.values()), default=0) if len(there) == len(comparisons) else 0,
+        "measures": {name: comparison.to_json() for name, comparison in there.items()},
+        "p": round(p, 6),
+    }
+
+
+def verdict(one: Mapping[str, Any], seeds: int) -> str:
+    """What a hypothesis' numbers say, by the rules of the protocol."""
+    if one["seeds"] < seeds:
+        return f"descriptive: {one['seeds']} of {seeds} seeds"
+    parts = one["measures"].values()
+    if one["p_holm"] < ALPHA:
+        return "shown" if all(part["question_low"] > 0 for part in parts) else "shown for these questions alone"
+    if any(part["high"] < 0 for part in parts):
+        return "not shown: worse on a measure"
+    return "not shown"
+
+
+def _margins(study: Study, measured: Mapping[str, Results]) -> list[dict[str, Any]]:
+    found = []
+    for arm, baseline, points in study.margins:
+        comparison = compared(measured["pooled"], arm, baseline)
+        if comparison is not None:
+            low = comparison.to_json()["low"]
+            known = not isinstance(low, float) or st.not_inferior(low, points)
+            found.append(
+                {
+                    "arm": arm,
+                    "baseline": baseline,
+                    "margin": points,
+                    "low": low,
+                    "not_inferior": known if isinstance(low, float) else None,
+                }
+            )
+    return found
+
+
+def _arm(arm: str, found: Sequence[RowFile], measured: Mapping[str, Results]) -> dict[str, Any]:
+    own = [row for row in found if row.arm == arm]
+    numbers = {}
+    for name, results in measured.items():
+        values = [statistics.fmean(samples.values()) for _, samples in sorted(results.arms.get(arm, {}).items())]
+        if values:
+            deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
+            numbers[name] = {"mean": round(statistics.fmean(values), 4), "deviation": deviation, "n": len(values)}
+    grades: dict[str, int] = {}
+    for row in own:
+        for line in row.lines.get("questions", []):
+            grades[line["grade"]] = grades.get(line["grade"], 0) + 1
+    named = {key for row in own for key in row.header["metrics"] if _is_shown(key)}
+    metrics = {
+        key: round(statistics.fmean(row.header["metrics"][key] for row in own if key in row.header["metrics"]), 4)
+        for key in sorted(named)
+    }
+    return {
+        "seeds": sorted(row.seed for row in own),
+        "measures": numbers,
+        "grades": dict(sorted(grades.items())),
+        "metrics": metrics,
+        "costs": {str(row.seed): row.header["costs"] for row in sorted(own, key=lambda row: row.seed)},
+    }
+
+
+def _is_shown(key: str) -> bool:
+    """Whether a flat metric of a row is in the summary: of recorded calls, and the key tokens of a golden call."""
+    return key.startswith("recorded/") or key.endswith("/key_tokens")
+
+
+def load(folder: Path = ROWS, protocol: str | None = None) -> Summary | None:
+    """The summary of the rows in a folder; None where there is none. Raises TltrainError."""
+    found = rows.read_all(folder)
+    if not found:
+        return None
+    checked(found, protocol or design.protocol_hash())
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.jsonl.gz"))}
+    return summarize(design.load(), found, digests)
