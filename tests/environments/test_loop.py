@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, says, tasks, tool
@@ -288,3 +289,26 @@ def test_golden_calls_are_played_turn_by_turn_and_finished():
     found = hold(GoldenCalls({"t0": [one, other]}), room)
     assert [call.call for call in found.calls] == [*one, Call("finish", {"answer": "Done."}), *other]
     assert room.heard == ["Done.", "right"]
+
+
+@pytest.mark.parametrize(
+    ("success", "expected"),
+    [
+        (True, True),
+        (1, True),
+        (np.bool_(False), False),
+        (None, None),
+        *((wrong, "environment error") for wrong in ("no", [])),
+    ],
+)
+def test_a_success_is_true_false_or_unknown(success, expected):
+    class Judged(Room):
+        def outcome(self):
+            return {"success": success}
+
+    found = hold(says('finish(answer="")'), Judged())
+    if isinstance(expected, str):
+        assert found.ended == expected
+        assert found.outcome["error"] == f"outcome: success: expected True, False or None, found {success!r}"
+    else:
+        assert found.outcome["success"] is expected

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.support.composition import composed
 from tests.support.environment_samples import says
+from tests.support.mae_rules import STRICT
 from tltrain.config import PythonToolsConversations
 from tltrain.environments import python_tools, registry
 from tltrain.environments.golden import GoldenCalls
@@ -120,6 +121,85 @@ def test_an_error_or_a_hang_costs_a_turn_and_not_the_conversation(files):
     assert found.ended == "finish"
 
 
+def test_an_object_that_states_an_error_is_an_error_of_the_tool(files):
+    module = '''
+def find(title: str) -> dict:
+    """Find a book.
+
+    Args:
+        title: Its title.
+    """
+    return {"Dune": {"error": ""}, "Emma": {"error": "sold out"}}.get(title) or "Error: none"
+'''
+    said = [f'find(title="{title}")' for title in ("Dune", "Emma", "Errors")]
+    (found,) = hold(files(question(calls=[said[0]]), module=module), *said, 'finish(answer="")', rule=STRICT)
+    assert [call.ce for call in found.calls] == [False, True, False, False]
+    assert found.outcome["success"] is False  # the third call ran and is not golden
+
+
+OF_MANY_KINDS = '''
+import datetime, decimal, enum, functools, pathlib
+from dataclasses import dataclass
+
+@dataclass
+class Lamp:
+    name: str
+    since: datetime.date
+
+class _Room:
+    def __init__(self): self.lamps = []
+    def add(self, name: str) -> int:
+        """Add a lamp.
+
+        Args:
+            name: Its name.
+        """
+        self.lamps.append(name)
+        return len(self.lamps)
+
+add = _Room().add
+put = add
+
+@functools.lru_cache
+def get(name: str) -> Lamp:
+    """Get a lamp.
+
+    Args:
+        name: Its name.
+    """
+    print("to nobody")
+    return Lamp(name, datetime.date(2020, 2, 3))
+
+def all_kinds() -> dict:
+    """Return values of other kinds."""
+    kind = enum.Enum("Kind", {"LED": "led"})
+    return {"set": {3, 10, 1}, "mixed": frozenset(["b", 1]), "price": decimal.Decimal("1.50"), "kind": kind.LED,
+            "path": pathlib.PurePosixPath("a/b"), "range": tuple(range(2))}
+
+def names() -> list:
+    """Return names in the order of a set."""
+    return list({"hall", "kitchen", "garden", "attic", "cellar", "bath"})
+
+def raw() -> bytes:
+    """Return bytes."""
+    return b""
+'''
+
+
+def test_methods_and_cached_functions_are_tools_and_common_results_are_written(files, caplog):
+    said = ["add(name='a')", "put(name='b')", "get(name='a')", "all_kinds()", "names()", "raw()", "raw()"]
+    found = hold(files(question(), question(), module=OF_MANY_KINDS), *said, 'finish(answer="")')
+    assert [tool.name for tool in found[0].tools] == ["add", "put", "get", "all_kinds", "names", "raw", "finish"]
+    answers = [[message.text for message in one.messages if message.role == "tool"] for one in found]
+    assert answers[0] == answers[1]  # in another process
+    assert answers[0][:3] == ["1", "2", '{"name": "a", "since": "2020-02-03"}']
+    expected = {"set": [1, 3, 10], "mixed": ["b", 1], "price": "1.50", "kind": "led", "path": "a/b", "range": [0, 1]}
+    assert json.loads(answers[0][3]) == expected
+    assert answers[0][5] == "Error: Object of type bytes is not JSON serializable"
+    warnings = [one.getMessage() for one in caplog.records if "lamps.py: raw returned" in one.getMessage()]
+    assert len(warnings) == 1 and "counts as the model's error" in warnings[0]
+
+
 OUTCOMES = [
     ({"check": "_right"}, ['switch(lamp="a")', 'finish(answer="one")'], {"success": True, "check": True}),
     ({"check": "_right"}, ['switch(lamp="b")', 'finish(answer="one")'], {"success": False, "check": False}),
@@ -197,7 +277,14 @@ def documented(body: str, signature: str = "x: int", doc: str = '"""Do.\n\n    A
         (documented("return x", "x"), {}, "tool: expected .* type hints .*Argument x is missing a type hint"),
         (documented("return x", doc='"""Do."""'), {}, "tool: expected .* no description for the argument 'x'"),
         (documented("return x", "*x: int"), {}, "tool: its parameter .*x: int has to be one that is given by name"),
-        ("async " + documented("return x"), {}, "tool: expected a function, found a coroutine"),
+        ("async " + documented("return x"), {}, r"tool: expected a function, found a coroutine .*asyncio.run\(_tool\("),
+        (documented("yield x"), {}, r"tool: expected a function that returns its result, found a generator \(yield\)"),
+        (
+            "import enum\nK = enum.Enum('K', 'a b')\n" + documented("return x", "x: K | None"),
+            {},
+            r"tool: its parameter x is an Enum, .* not its members: write typing.Literal\[1, 2\]",
+        ),
+        ("class Lamp:\n    def switch(self): ...\n", {}, r"expected documented functions, .* switch = Lamp\(\).switch"),
         (documented("return x").replace("tool", "finish"), {}, "finish: ends the conversation and is always on offer"),
         ("import no_such_module\n", {}, r"lamps.py: cannot be imported: .*no_such_module.* \(lamps.py, line 1\)"),
         ("def f(:\n", {}, "lamps.py: cannot be imported: SyntaxError"),
@@ -229,6 +316,13 @@ def test_a_module_that_cannot_be_loaded_in_the_sandbox_is_told_before_the_first_
         benchmark = files(question(), module=module + MODULE)
         with pytest.raises(TltrainError, match=r"cannot be loaded where tools run, .*LAMPS_SECRET_PLACE"):
             python_tools.make(benchmark)
+
+
+def test_a_file_with_the_name_of_a_standard_module_is_refused(files, tmp_path):
+    benchmark = files(question())
+    benchmark.module = str((tmp_path / "lamps.py").rename(tmp_path / "calendar.py"))
+    with pytest.raises(TltrainError, match=r"calendar.py: .* of a module of Python's standard library, .* rename it"):
+        python_tools.tasks(benchmark, 0)
 
 
 def test_missing_files(tmp_path):

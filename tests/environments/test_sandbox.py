@@ -202,7 +202,6 @@ def test_a_long_message_is_cut(calm):
 @pytest.mark.parametrize(
     ("kind", "answer"),
     [
-        ("set", "Error: Object of type set is not JSON serializable"),
         ("object", "Error: Object of type object is not JSON serializable"),
         ("function", "Error: Object of type function is not JSON serializable"),
         ("bytes", "Error: Object of type bytes is not JSON serializable"),

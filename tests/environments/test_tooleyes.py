@@ -175,7 +175,7 @@ def test_both_rules_of_mae_take_a_failing_tool_for_an_error(talk, rule, request)
         ("fail", {"kind": "key"}),
         ("fail", {"kind": "stop"}),
         ("echo", {"wrong": 1}),
-        ("unwritable", {"kind": "set"}),
+        ("unwritable", {"kind": "bytes"}),
         ("no_such_tool", {}),
     ]:
         assert tool_errors.error_kind(environment.call(Call(tool, arguments)), rule), tool

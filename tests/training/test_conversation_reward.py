@@ -103,6 +103,12 @@ def test_an_error_of_a_tool_costs_unless_the_call_is_the_golden_one():
     assert parts(found) == [{"golden": 0.1}, {"tool_error": -0.15}, {"outcome": 1.0}]
 
 
+def test_a_call_beyond_golden_ones_that_tools_refused_costs_too():
+    room = Room(seen=lambda at: "Error: there is nothing" if at == "b" else f"saw {at}")
+    found = hold(says('look(at="a")', 'look(at="b")', 'look(at="a")', 'finish(answer="right")'), room, rule=STRICT)
+    assert parts(found) == [{"golden": 0.1}, {"golden": 0.1}, {"calls": -0.1}, {"outcome": 1.0}]
+
+
 def test_without_golden_calls_each_call_costs_a_little():
     found = hold(says('look(at="a")', "oops", 'finish(answer="right")'))
     assert parts(found, None) == [{"calls": -0.02}, {"documentation": -0.25}, {"outcome": 1.0}]
@@ -141,6 +147,29 @@ def test_open_text_leaves_a_call_on_the_golden_path():
     assert parts(found, golden)[:2] == [{"golden": -0.05}, {}]
     price = configured("reward=conversation", "reward.open_parameters=[look.at]")
     assert parts(found, golden, price)[:2] == [{"golden": 0.1}, {"golden": 0.1}]
+
+
+def test_a_mistake_without_a_price_is_still_none_of_the_golden_calls():
+    found = hold(says('look(at="c")', 'look(at="b")', 'finish(answer="right")'))
+    price = configured("reward=conversation", "reward.wrong_value=0", "reward.correct=0.2")
+    assert parts(found, price=price) == [{}, {}, {"outcome": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("reward.wrong_value=0", None),
+        ("reward.correct=0", "reward.correct=0: expected above 0, since a lucky guess"),
+        ("reward.superfluous_call=0", "reward.superfluous_call=0: expected below 0, since calls beyond"),
+        (
+            "reward.missing_call=-0.2",
+            "reward.missing_call=-0.2: expected at most reward.format_error=-0.25, since giving",
+        ),
+    ],
+)
+def test_prices_that_open_a_loophole_are_told(word, said):
+    found = conversation_reward.loopholes(composed("stage=irm", *CONVERSING, word).reward)
+    assert found == [] if said is None else len(found) == 1 and found[0].startswith(said)
 
 
 def test_several_calls_of_an_answer_share_its_turn():

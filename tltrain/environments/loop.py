@@ -18,7 +18,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, SupportsFloat, TypeVar
 
 from tltrain.environments import Environment
 from tltrain.environments.answers import ReadCall, cut, final_answer, no_such_tool, plain, read_native, read_text
@@ -343,12 +343,20 @@ class _Session:
         self.messages += [replace(message, text=plain(message.text)) for message in said.messages]
 
     def _end(self, ended: Ended) -> None:
-        self.outcome = _guarded(lambda: dict(self._playing().outcome()))
+        self.outcome = _guarded(lambda: _verdict(self._playing().outcome()))
         self.ended = ended
 
     def _break(self, error: _Broken) -> None:
         log.warning("%s: the environment failed: %s", self.task.id, error)
         self.ended, self.outcome = "environment error", {"success": None, "error": str(error)}
+
+
+def _verdict(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an environment's outcome, with `success` as True, False or None. Raises TltrainError for another value."""
+    success = outcome.get("success")
+    if success is not None and not (isinstance(success, SupportsFloat) and success in (False, True)):
+        raise TltrainError(f"outcome: success: expected True, False or None, found {success!r}")
+    return {**outcome, "success": None if success is None else bool(success)}
 
 
 def _guarded(step: Callable[..., T], *arguments: Any) -> T:

@@ -1,13 +1,20 @@
-"""The documented functions of a user's Python file, as tools."""
+"""The documented functions of a user's Python file, as tools.
+
+A tool is a public name of the file for a function that the file defines, or for a method of an object of its own
+(`look_up = Shop().look_up`), decorated or not.
+"""
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import inspect
 import sys
+import typing
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FunctionType
+from typing import Any
 
 from tltrain.data.reading import expect_tools
 from tltrain.errors import FieldError, TltrainError
@@ -25,19 +32,32 @@ def documented_tools(file: Path) -> tuple[Tool, ...]:
     """
     if not file.stem.isidentifier():
         raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
-    found = functions(file.resolve())
-    tools = tuple(documented(file, name, function) for name, function in found.items() if not name.startswith("_"))
+    return offered(file, functions(file.resolve()))
+
+
+def offered(file: Path, functions: Mapping[str, Callable[..., Any]]) -> tuple[Tool, ...]:
+    """Return the public ones among a file's functions as tools.
+
+    Raises:
+        TltrainError: there is none, or one is not documented.
+    """
+    tools = tuple(documented(file, name, function) for name, function in functions.items() if not name.startswith("_"))
     if not tools:
-        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
+        raise TltrainError(
+            f"{file}: expected documented functions, found no function whose name begins without _; a method is a tool "
+            "if the file gives it a name, such as switch = Lamp().switch"
+        )
     return tools
 
 
-def functions(file: Path) -> dict[str, FunctionType]:
-    """Import a file and return the functions that it defines, in their order.
+def functions(file: Path) -> dict[str, Callable[..., Any]]:
+    """Import a file and return the functions and methods that it defines by their names in it, in their order.
 
     Raises:
-        TltrainError: the file cannot be imported.
+        TltrainError: the file cannot be imported, or would not be found where tools run.
     """
+    if file.stem in sys.stdlib_module_names:
+        raise TltrainError(f"{file}: this is the name of a module of Python's standard library, found first: rename it")
     name = f"tools_of_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # of a Python file
@@ -51,12 +71,12 @@ def functions(file: Path) -> dict[str, FunctionType]:
     return {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+        if inspect.isroutine(value) and getattr(value, "__module__", None) == module.__name__
     }
 
 
-def documented(file: Path, name: str, function: FunctionType) -> Tool:
-    """Return the documentation of a function.
+def documented(file: Path, name: str, function: Callable[..., Any]) -> Tool:
+    """Return the documentation of a function, under its name in the file.
 
     Raises:
         TltrainError: the function is not documented, lacks a type hint, or cannot be called by a model.
@@ -68,7 +88,12 @@ def documented(file: Path, name: str, function: FunctionType) -> Tool:
     if name == FINISH:
         raise TltrainError(f"{where}: ends the conversation and is always on offer: give the function another name")
     if inspect.iscoroutinefunction(function):
-        raise TltrainError(f"{where}: expected a function, found a coroutine (async def)")
+        raise TltrainError(
+            f"{where}: expected a function, found a coroutine (async def); a function can return "
+            f"asyncio.run(_{name}(...))"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TltrainError(f"{where}: expected a function that returns its result, found a generator (yield)")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TltrainError(f"{where}: its parameter {parameter} has to be one that is given by name")
@@ -79,8 +104,24 @@ def documented(file: Path, name: str, function: FunctionType) -> Tool:
             f"{where}: expected a docstring with a line for each parameter under Args:, and type hints ({error}); "
             "a function whose name begins with _ is not a tool"
         ) from error
+    for argument, hint in typing.get_type_hints(function).items():
+        for kind in _enums(hint) if argument != "return" else ():
+            values = ", ".join(repr(member.value) for member in kind)
+            raise TltrainError(
+                f"{where}: its parameter {argument} is an Enum, and tools are called with plain values, not its "
+                f"members: write typing.Literal[{values}]"
+            )
+    schema["function"]["name"] = name
     try:
         (tool,) = expect_tools([schema], name, Counter())
     except FieldError as error:
         raise TltrainError(f"{file}: {error}") from None
     return tool
+
+
+def _enums(hint: Any) -> Iterator[type[enum.Enum]]:
+    """Yield the Enum classes in a type hint."""
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _enums(part)

@@ -1,7 +1,7 @@
 """A user's own tools: the documented functions of a Python file, and a file of tasks for them.
 
-    benchmark.module    a Python file. Each public function is a tool: its docstring says what it does, and under
-                        `Args:` what each parameter means; type hints give the schema
+    benchmark.module    a Python file. Each public function or named method (`python_module`) is a tool: its docstring
+                        says what it does, and under `Args:` what each parameter means; type hints give the schema
                         (`transformers.utils.get_json_schema`). Functions whose names begin with `_`, and those that
                         check outcomes, are not tools.
     benchmark.path      JSON lines, one task per line:
@@ -16,13 +16,17 @@ golden calls, if they are made, in any order, and no other call succeeds; with n
 other fields are kept in `Task.meta`, and results are split by its `scenario`.
 
 The functions run in a `Sandbox`, one process per conversation, so each conversation has its own state (the module's
-variables). A call that dies or hangs is answered with an error, and the next call gets a freshly loaded module. Tools
-that draw random numbers or read the clock do not repeat.
+variables). A call has failed if the function raises or returns an object that states an `error`. A call that dies or
+hangs is answered with an error, and the next call gets a freshly loaded module. Tools that draw random numbers or read
+the clock do not repeat.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +45,8 @@ from tltrain.formats.calls import CallSyntaxError, read_call
 from tltrain.grading import grade
 from tltrain.toolworld.environment import Fact, missing_facts
 from tltrain.trajectory import FINISH, Call, Message, Task, Tool, Turn
+
+log = logging.getLogger(__name__)
 
 END = Tool(
     FINISH,
@@ -137,6 +143,7 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
             )
         for check in toolbox.hears_answer:
             _tell(check, toolbox, trial, "", " before any call is made")
+    log.info("the tools of %s are %s", toolbox.file.name, ", ".join(tool.name for tool in toolbox.tools))
     return lambda: PythonTools(toolbox, session)
 
 
@@ -189,7 +196,9 @@ class PythonTools:
             self.failed = True
             return f"{ERROR}there is no tool named {call.name}"
         answer = sandbox.call(call.name, call.arguments)
-        self.failed = answer.startswith(ERROR)
+        if answer.startswith(ERROR) and (kind := _UNWRITABLE.match(answer)):
+            _warn_of_result(self._toolbox.file, call.name, kind[1])
+        self.failed = answer.startswith(ERROR) or _states_error(answer)
         if not self.failed:
             self._made.append(call)
         return answer
@@ -245,6 +254,29 @@ def _tell(check: str, toolbox: Toolbox, sandbox: Sandbox, answer: str, when: str
     raise TltrainError(f"{toolbox.file}: {check}{when}: expected True or False whatever the model does, {found}")
 
 
+_UNWRITABLE = re.compile(r"Error: Object of type (\S+) is not JSON serializable$")
+
+
+@cache
+def _warn_of_result(file: Path, name: str, kind: str) -> None:
+    """Warn once that a function returns what a model cannot be shown."""
+    log.warning(
+        "%s: %s returned a value of type %s, which JSON cannot hold: the call counts as the model's error; return "
+        "text, numbers, lists, objects, dataclasses or pydantic models",
+        *(file, name, kind),
+    )
+
+
+def _states_error(answer: str) -> bool:
+    """Return whether a result is an object whose `error` is neither empty nor false, as many tools report theirs."""
+    if not answer.startswith("{"):
+        return False
+    try:
+        return bool(json.loads(answer).get("error"))
+    except (ValueError, RecursionError):  # it was cut
+        return False
+
+
 def _same(made: Sequence[Call], golden: Sequence[Call], tools: Sequence[Tool]) -> bool:
     """Return whether the calls are the golden ones, in any order."""
     left = list(golden)
@@ -286,14 +318,8 @@ def _read(file: Path, path: str, versions: tuple[int, ...]) -> Toolbox:
                 near = suggestion(line, functions)
                 raise TltrainError(f"{path}: check: expected a function of {file.name}, found {line}{near}")
             checks[line] = "answer" in inspect.signature(functions[line]).parameters
-    tools = tuple(
-        python_module.documented(file, name, function)
-        for name, function in functions.items()
-        if not name.startswith("_") and name not in checks
-    )
-    if not tools:
-        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
-    offered = (*tools, END)
+    tools = {name: function for name, function in functions.items() if name not in checks}
+    offered = (*python_module.offered(file, tools), END)
     problems: dict[str, Problem] = {}
 
     def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[tuple[str, Problem]]:

@@ -179,7 +179,7 @@ class Sandbox:
         source = self.source or readable(self.library, user)
         self._folder = ToolFolder()
         process = self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(CHILD), self._folder.path],  # its path, for process lists
+            [sys.executable, "-P", "-s", "-B", str(CHILD), self._folder.path],  # its path, for process lists
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

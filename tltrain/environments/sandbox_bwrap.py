@@ -84,7 +84,7 @@ def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
     Args:
         user: the user that root becomes inside; None: we are not root.
     """
-    program = [sys.executable, "-I", "-B", f"{SCRIPTS}/sandbox_worker.py"]
+    program = [sys.executable, "-P", "-s", "-B", f"{SCRIPTS}/sandbox_worker.py"]
     if user is None:
         return _popen([*command, *program], ())
     told, tell = os.pipe()

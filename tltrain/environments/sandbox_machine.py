@@ -46,8 +46,9 @@ def bubblewraps() -> list[str]:
 
 
 def environment(network: bool) -> dict[str, str]:
-    """Return the environment of tools, which contains no secret."""
+    """Return the environment of tools, which contains no secret. Sets of texts have the same order in every process."""
     environment = {
+        "PYTHONHASHSEED": "0",
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "USER": "tool",

@@ -7,6 +7,7 @@ supervisor (`sandbox_child.py`).
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import resource
 import stat
 import sys
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # References of our own: a tool may change these modules.
 _encode, _decode, _write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
@@ -162,7 +163,7 @@ class Tools:
     def __init__(self, config: dict) -> None:
         self.library, self.module, self.functions = config["library"], config["module"], set(config["functions"])
         self.output, self.seconds = config["output"], config["seconds"]
-        self.encode = json.JSONEncoder(ensure_ascii=False).encode
+        self.encode = json.JSONEncoder(ensure_ascii=False, default=plain).encode
         self.loaded: ModuleType | None = None
 
     def answer(self, request: dict) -> str:
@@ -189,6 +190,33 @@ class Tools:
         soft = int(used.ru_utime + used.ru_stime + self.seconds) + 2
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard) if hard > 0 else soft, hard))
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a common type as one that JSON holds, in an order that repeats. Raises TypeError for others.
+
+    Dataclasses and pydantic models become objects, sets and arrays lists, members of an Enum their values, dates,
+    decimal numbers and paths texts.
+    """
+    kind = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in kind.__dataclass_fields__}
+    if hasattr(kind, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    if hasattr(kind, "tolist"):  # NumPy
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        try:
+            return sorted(value)
+        except TypeError:
+            return sorted(value, key=repr)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if hasattr(kind, "isoformat"):  # dates and times
+        return value.isoformat()
+    if hasattr(kind, "__fspath__") or kind.__module__ in ("decimal", "fractions", "uuid"):
+        return str(value)
+    raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
 
 
 def describe(error: BaseException) -> str:

@@ -101,8 +101,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
         )
         listeners: list[Any] = [samples, reward_function.FirstRollout()]
-        if conversing:
-            shown = irm_conversations.ConversationLog(folder, samples, irm_conversations.golden_calls(cfg))
+        price: Any = judge
+        if not isinstance(asked, list):
+            price = irm_conversations.judge(cfg, asked.world.golden)
+            shown = irm_conversations.ConversationLog(folder, samples, asked.world.golden)
             listeners = [shown, irm_conversations.FirstConversations(reward_function.UNREADABLE)]
         if samples.path.is_file() and prepared.resume_from:  # else there is no log, or no checkpoint to resume from
             listeners[0].forget_after(step_of(Path(prepared.resume_from)))
@@ -111,7 +113,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl", "loss": "loss"}),
             *tracker.callbacks(),
         ]
-        price = irm_conversations.judge(cfg) if conversing else judge
         signal = reward_function.RewardSignal(price, kl, reward_function.call_each(*listeners))
         with training_runs.library_errors():
             start = time.process_time()

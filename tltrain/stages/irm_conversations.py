@@ -27,10 +27,10 @@ from tltrain.evaluation.transcription import transcript
 from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
 from tltrain.formats.calls import render_call
 from tltrain.grades import Outcome
-from tltrain.runtime import distributed, json_files, redact, runs, terminal
+from tltrain.runtime import distributed, json_files, redact, runs, targets, terminal
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
-from tltrain.training.conversation_reward import Golden, stand_ins, usable
+from tltrain.training.conversation_reward import Golden, loopholes, stand_ins, usable
 from tltrain.trajectory import FINISH, Call, Message, Task, Trajectory
 from tltrain.views import transcripts
 
@@ -85,7 +85,10 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
             *(cut, len(tasks), node.max_turns),
         )
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
-    return World(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
+    return World(
+        *(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size),
+        golden=own.golden or (lambda task: None),
+    )
 
 
 def _longest(golden: Sequence[Sequence[Call]]) -> int:
@@ -98,27 +101,24 @@ def _rule(cfg: DictConfig) -> str:
     return cfg.stage.rule.name if cfg.stage.rule.name in ("paper", "strict") else "strict"
 
 
-def judge(cfg: DictConfig) -> Judge:
-    """Return the function that prices a conversation, given its golden calls if the environment has any."""
+def judge(cfg: DictConfig, golden: Callable[[Task], Golden | None]) -> Judge:
+    """Return the function that prices a conversation.
+
+    Args:
+        golden: returns the golden calls of a task; see `World`.
+    """
     from tltrain.training import pricing
 
-    golden = golden_calls(cfg)
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
+    if cfg.reward.get(targets.TARGET) is None:
+        for line in loopholes(cfg.reward):
+            log.warning("%s", line)
     return lambda conversation: price(conversation, golden(conversation.task))
 
 
-def golden_calls(cfg: DictConfig) -> Callable[[Task], Golden | None]:
-    """Return the function that gives the golden calls of a task: None if the environment has none."""
-    _, node = chosen_benchmarks.environment(cfg)
-    found = registry.World(node).golden
-    return (lambda task: None) if found is None else found
-
-
-def golden_lengths(own: registry.World, tasks: Sequence[Task], encoder: Encoder) -> list[int]:
+def golden_lengths(own: World, encoder: Encoder) -> list[int]:
     """Return the number of tokens of each different golden call of the tasks, end token included."""
-    if own.golden is None:
-        return []
-    calls = {render_call(call): call for task in tasks for turn in own.golden(task) for call in turn}
+    calls = {render_call(call): call for task in own.tasks for turn in own.golden(task) or () for call in turn}
     return encoder.answer_lengths(
         Trajectory(text, stand_ins([call]), (Message("user", ""), Message.calling(call)))
         for text, call in calls.items()
@@ -170,9 +170,8 @@ def conversations(
     from tltrain.training.conversation_ppo import BASELINES
     from tltrain.training.conversation_rollout import Conversations
 
-    _, node = chosen_benchmarks.environment(cfg)
     own = world(cfg, None)
-    golden = golden_lengths(registry.World(node), own.tasks, prepared.encoder)
+    golden = golden_lengths(own, prepared.encoder)
     data = [*prepared.train, *prepared.held_out]
     most, longest = limits(cfg, data, prepared.encoder, generation.context(prepared.model), golden)
     cfg, own = with_answer_limit(cfg, most), replace(own, max_prompt_length=longest)
@@ -254,7 +253,7 @@ class ConversationLog:
     """Log some conversations every `every` steps, to `samples.jsonl`, `transcripts.jsonl` and a tracker.
 
     Args:
-        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `golden_calls`.
+        samples: writes the lines of `samples.jsonl`; it says which steps are due. golden: see `World`.
     """
 
     def __init__(self, folder: Path, samples: Any, golden: Callable[[Task], Golden | None]) -> None:
@@ -307,7 +306,8 @@ def warn_of_failures(costs: Mapping[str, float]) -> None:
 
 
 class FirstConversations:
-    """Check the first rollout: stop if every environment failed, and warn if almost no call can be read."""
+    """Check the first rollout: stop if every environment failed or no prompt fits the model, and warn if some do not or
+    almost no call can be read."""
 
     def __init__(self, unreadable: float) -> None:
         self.unreadable, self.seen = unreadable, False
@@ -326,6 +326,15 @@ class FirstConversations:
                 f"nothing to learn from; about {rewarded[0].conversation.task.id}: "
                 f"{rewarded[0].conversation.outcome['error']}"
             )
+        unasked = [one for one in rewarded if one.conversation.ended == "too long" and not one.sampled.turns]
+        if unasked:
+            what = (
+                f"the first prompt of {len(unasked)} of the {len(rewarded)} conversations of the first step does not "
+                f"fit the model or stage.max_prompt_length, such as that of {unasked[0].conversation.task.id}"
+            )
+            if all(one in unasked or not usable(one.conversation) for one in rewarded):
+                raise TltrainError(f"{what}, so there is nothing to learn from; offer fewer tools, or allow more")
+            log.warning("%s: nothing is learned from them", what)
         calls = [call for one in rewarded for call in one.conversation.calls]
         if not calls:
             return

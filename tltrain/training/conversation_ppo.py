@@ -114,7 +114,8 @@ def rewarded_turns(
 ) -> list[RewardedTurn]:
     """Return the turns of a conversation that have a token to learn, with their rewards.
 
-    The reward of a turn without one is added to the turn before it.
+    The reward of a turn without one is added to the turn before it; before the first turn with one it is left out,
+    since no token that is learned led to it.
     """
     rewards = {turn.message: turn.reward for turn in one.rewards}
     found: list[RewardedTurn] = []

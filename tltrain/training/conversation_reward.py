@@ -103,6 +103,34 @@ def prices(settings: ConversationReward, matching: Matching = Matching.strict) -
     return lambda conversation, golden: _Walk(settings, matching, conversation, golden).rewards()
 
 
+def loopholes(settings: ConversationReward) -> list[str]:
+    """Return what a policy could exploit in these prices, one line each; see the top of this module."""
+    found = []
+    if settings.correct <= 0:
+        found.append(
+            f"reward.correct={settings.correct:g}: expected above 0, since a lucky guess earns as much as calls"
+        )
+    if settings.superfluous_call >= 0:
+        found.append(
+            f"reward.superfluous_call={settings.superfluous_call:g}: expected below 0, since calls beyond the golden "
+            "ones cost nothing"
+        )
+    lowest = min(_OF_CALLS, key=lambda name: getattr(settings, name) or 0.0)
+    if (price := getattr(settings, lowest) or 0.0) < settings.missing_call:
+        found.append(
+            f"reward.missing_call={settings.missing_call:g}: expected at most reward.{lowest}={price:g}, since giving "
+            "up costs less than trying"
+        )
+    return found
+
+
+_OF_CALLS = (
+    *("format_error", "words_before_call", "tool_hallucination", "parameters", "tool_error"),
+    *("wrong_tool", "wrong_parameters", "wrong_value"),
+)
+"""Keys of the prices that a single call may pay."""
+
+
 @dataclass
 class _Walk:
     """One pass over the calls of a conversation, alongside its golden calls."""
@@ -113,7 +141,7 @@ class _Walk:
     golden: Golden | None
     turn: int = 0  # of the user, from 0
     made: int = 0  # calls in this turn
-    right: int = 0  # those without an error
+    right: int = 0  # those without an error, and all that equal golden calls, on the golden path
     position: int = 0  # those that equal golden calls, on the golden path
     on_path: bool = True
     parts: dict[str, float] = field(default_factory=dict)  # of the current answer
@@ -154,24 +182,25 @@ class _Walk:
             self._end_turn()
             return
         asked = self._asked()
-        beside = None
+        is_golden, beside = False, 0.0
         if asked is not None and self.on_path and self.position < len(asked):
-            beside = self._beside(made, asked[self.position])
-        if made.ran and beside is not None and beside >= 0:
+            is_golden, beside = self._beside(made, asked[self.position])
+        if made.ran and is_golden:
             self._add("golden", beside)
             self.position += 1
+            self.right += 1
         else:
             self.on_path = self.on_path and not made.ran  # what did not run changed nothing
             candidates = {
                 "documentation": documentation,
                 "tool_error": self.settings.tool_error if made.ce else 0.0,
-                "golden": min(beside or 0.0, 0.0),
+                "golden": min(beside, 0.0),
                 "calls": self._number(made, asked),
             }
             worst = min(candidates, key=lambda part: candidates[part])
             self._add(worst, candidates[worst])
+            self.right += not (made.de or made.ce)
         self.made += 1
-        self.right += not (made.de or made.ce)
 
     def _documentation(self, made: JudgedCall) -> float:
         settings = self.settings
@@ -183,18 +212,18 @@ class _Walk:
             Outcome.PARAMETERS: settings.parameters,
         }.get(made.outcome, 0.0)
 
-    def _beside(self, made: JudgedCall, golden: Call) -> float | None:
-        """Return the price of a call against the golden one, `correct` if they are equal; None if it cannot be read."""
+    def _beside(self, made: JudgedCall, golden: Call) -> tuple[bool, float]:
+        """Return whether a call equals the golden one, and its price against it; 0 if it cannot be read."""
         if made.call is None:
-            return None
+            return False, 0.0
         if made.outcome is Outcome.TOOL_HALLUCINATION:
-            return self.settings.wrong_tool
+            return False, self.settings.wrong_tool
         found = grade(made.call, golden, self._documented(made.call, golden), self.matching)
         if found.cf or self._open(found):
-            return self.settings.correct
+            return True, self.settings.correct
         if found.outcome is Outcome.WRONG_VALUE:
-            return self.settings.wrong_value
-        return self.settings.wrong_parameters if found.ts else self.settings.wrong_tool
+            return False, self.settings.wrong_value
+        return False, self.settings.wrong_parameters if found.ts else self.settings.wrong_tool
 
     def _documented(self, *calls: Call) -> Sequence[Tool]:
         """Return the last tools on offer, and stand-ins for tools of earlier turns that these calls name."""

@@ -26,6 +26,7 @@ from tltrain.inference.token_choice import DrawnTokens
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Branch
 from tltrain.tokens.native import NativeEncoder
+from tltrain.training.conversation_reward import Golden
 from tltrain.training.rollout import Sampling, Timed, learned_tokens, untimed
 from tltrain.trajectory import Sample, Task
 
@@ -47,6 +48,7 @@ class World:
             conversation.
         parallel: maximum number of conversations at the same time; None: all. batch_size: maximum number of answers
             sampled at the same time; None: those of all conversations.
+        golden: returns the golden calls of a task, by turn of the user; None if they are not known.
     """
 
     tasks: Sequence[Task]
@@ -55,6 +57,7 @@ class World:
     max_prompt_length: int | None = None
     parallel: int | None = None
     batch_size: int | None = None
+    golden: Callable[[Task], Golden | None] = lambda task: None
 
 
 @dataclass(frozen=True)

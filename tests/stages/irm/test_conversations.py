@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.mae_rules import STRICT
 from tests.support.small_runs import SMALL, last_line, steps, weights
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
+from tltrain.errors import TltrainError
 from tltrain.evaluation.transcripts import Transcript
 from tltrain.stages import irm_conversations
 from tltrain.tokens.encoder import Encoder
@@ -20,8 +22,8 @@ from tltrain.toolworld.environment import golden_calls
 from tltrain.tracking import names
 from tltrain.training import pricing, reward_function
 from tltrain.training.conversation_ppo import RewardedConversation
-from tltrain.training.conversation_rollout import SampledConversation
-from tltrain.trajectory import Call, Message, Task, Trajectory
+from tltrain.training.conversation_rollout import SampledConversation, SampledTurn
+from tltrain.trajectory import Call, Message, Sample, Task, Trajectory
 
 pytestmark = pytest.mark.slow
 
@@ -233,14 +235,47 @@ def test_answers_may_be_as_long_as_the_golden_calls_of_the_tasks(byte_level, cap
     encoder, cfg = Encoder(byte_level), composed(*CONVERSING, "model=tiny")
     data = [Trajectory("d", (), (Message("user", "Look!"), Message.calling(Call("look", {}))))]
     most, _ = irm_conversations.limits(cfg, data, encoder, 8192)
-    own = SimpleNamespace(golden=lambda task: [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]])
-    golden = irm_conversations.golden_lengths(own, [Task("a"), Task("b")], encoder)
+    calls = [[Call("order", {"title": "Dune, " * 20}), Call("look", {})]]
+    own = SimpleNamespace(tasks=[Task("a"), Task("b")], golden=lambda task: calls)
+    golden = irm_conversations.golden_lengths(own, encoder)
     assert len(golden) == 2 and min(golden) < most < max(golden)
     assert irm_conversations.limits(cfg, data, encoder, 8192, [min(golden)])[0] == most
     assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] >= max(golden) and not caplog.records
     cfg.stage.max_new_tokens = max(golden) - 1
     assert irm_conversations.limits(cfg, data, encoder, 8192, golden)[0] == max(golden) - 1
     assert "1 of the 2 different golden calls of the tasks do not fit stage.max_new_tokens" in caplog.text
+
+
+class Remembering:
+    """Tasks that only the object that made them knows."""
+
+    environment = Room
+
+    def tasks(self):
+        self.golden_of = {"a": [[Call("look", {"at": "b"})]]}
+        return [Task("a")]
+
+    def golden(self, task):
+        return self.golden_of[task.id]
+
+
+def test_golden_calls_come_from_the_object_that_has_the_tasks():
+    cfg = composed(*CONVERSING, f"stage.environment={{_target_: {__name__}.Remembering}}")
+    own = irm_conversations.world(cfg, None)
+    price = irm_conversations.judge(cfg, own.golden)
+    found = price(replace(hold(says('look(at="b")', 'finish(answer="right")')), task=own.tasks[0]))
+    assert [dict(turn.parts) for turn in found] == [{"golden": 0.1}, {"outcome": 1.0}]
+
+
+def test_first_prompts_that_are_too_long_are_told(caplog):
+    turn = SampledTurn(Sample("t0#1", (), (), ()), [1], [2], [0.0])
+    held = [SampledConversation(hold(says('look(at="b")', None)), (turn,)), SampledConversation(hold(says(None)), ())]
+    rewarded = [RewardedConversation(one, ()) for one in held]
+    irm_conversations.FirstConversations(0.9)(1, rewarded)
+    said = "the first prompt of 1 of the 2 conversations of the first step does not fit the model"
+    assert said in caplog.text and "stage.max_prompt_length" in caplog.text
+    with pytest.raises(TltrainError, match=r"the first prompt of 1 of the 1 conversations .* nothing to learn from"):
+        irm_conversations.FirstConversations(0.9)(1, rewarded[1:])
 
 
 @pytest.mark.parametrize(("most", "solved"), [(4, 54), (5, 60)])
