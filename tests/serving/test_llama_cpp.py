@@ -6,9 +6,13 @@ import os
 import shutil
 import time
 
+import jinja2
 import pytest
+from jinja2 import nodes
 
 from tltrain.errors import TltrainError
+from tltrain.formats import tl
+from tltrain.formats.families import TL_NAMES
 from tltrain.models import loading, packages
 from tltrain.serving import gguf, llama_cpp, server
 
@@ -27,12 +31,12 @@ def smollm2(models_cache):
 
 @pytest.mark.slow
 @NO_LLAMA
-@pytest.mark.parametrize(("form", "precision"), [("tl", "f32"), ("qwen3", "q8_0")])
+@pytest.mark.parametrize(("form", "precision"), [("tl", "f32"), ("tl_full", "q8_0"), ("qwen3", "q8_0")])
 def test_llama_cpp_has_the_tokens_and_answers_of_transformers(tltrain, smollm2, tmp_path, form, precision):
     folder = tmp_path / "base"
     shutil.copytree(smollm2, folder)
-    if form != "tl":
-        (folder / "chat_template.jinja").write_text(loading.template_of(form))
+    template = tl.chat_template(full=form == "tl_full") if form in TL_NAMES else loading.template_of(form)
+    (folder / "chat_template.jinja").write_text(template)
     words = (f"format={form}", f"stage.gguf={precision}", f"stage.converter={CONVERTER}")
     ran = tltrain(
         "stage=export", f"model.path={folder}", *words, "stage.verify=2", "data.size=12", "hardware.threads=1"
@@ -62,6 +66,21 @@ def test_a_changed_template_is_found(tltrain, smollm2, tmp_path, monkeypatch):
     words = ("format=qwen3", "stage.gguf=q8_0", f"stage.converter={CONVERTER}", "stage.verify=1", "data.size=12")
     ran = tltrain("stage=export", f"model.path={folder}", *words, "hardware.threads=1", status=1)
     assert "differs from the trained model: 0 of 1 prompts" in ran.err and ran.metrics["llama_cpp"]["passed"] is False
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_tl_format_s_template_has_only_what_llama_cpp_can_render(full):
+    """Its Jinja knows no `**mapping` in a call and no `select` without a test; all that is here was rendered by it."""
+    parsed = jinja2.Environment().parse(tl.chat_template(full=full))
+    assert not any(call.dyn_args or call.dyn_kwargs for call in parsed.find_all(nodes.Call))
+    assert {one.name for one in parsed.find_all(nodes.Filter)} <= {"join", "length", "list", "lower", "tojson"}
+    assert {one.name for one in parsed.find_all(nodes.Test)} <= {"defined", "iterable", "mapping", "none", "string"}
+
+
+def test_an_error_in_llama_cpp_s_log_is_found():
+    log = "0.00.1 I srv  init: loading\n0.00.2 E chat_templates:  error: Unexpected token\n0.00.3 E exiting\n"
+    assert llama_cpp.first_error(log) == "chat_templates: error: Unexpected token"
+    assert llama_cpp.first_error("Traceback\n E no\n") is None
 
 
 @NO_LLAMA

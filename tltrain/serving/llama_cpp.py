@@ -7,6 +7,7 @@ answers only requests with the secret, and ends when its standard input does. It
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -61,12 +62,22 @@ def main() -> None:
     given.n_ctx, given.n_parallel, given.use_jinja = context, 1, True
     if threads:
         given.cpuparams.n_threads = given.cpuparams_batch.n_threads = threads
-    running = xllamacpp.Server(given)
-    file = Path(settings["place"]) / PORT
+    place = Path(settings["place"])
+    try:
+        running = xllamacpp.Server(given)
+    except RuntimeError as error:  # which does not say why
+        raise SystemExit(first_error((place / "log").read_text(encoding="utf-8", errors="replace")) or error) from error
+    file = place / PORT
     part = file.with_suffix(".part")
     part.write_text(running.listening_address.rpartition(":")[2], encoding="ascii")
     part.rename(file)
     threading.Event().wait()
+
+
+def first_error(log: str) -> str | None:
+    """Return the first error in a log of llama.cpp, whose lines are `time level text` with E for an error."""
+    found = re.search(r"^[\d.]+ E (.+)$", log, re.MULTILINE)
+    return found and " ".join(found[1].split())
 
 
 class Client:
