@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 ANSWER = 64
 """Maximum number of tokens of an answer that is compared."""
+AT_ONCE = 8
+"""Prompts that transformers answers together: one at a time, a small model would read its weights for each token."""
 OLLAMA_CONTEXT = 8192
 """Maximum context in tokens that the Modelfile asks of Ollama, whose own default cuts longer prompts silently."""
 
@@ -277,7 +279,7 @@ def leads_of(
     model = loading.load_model(str(target), cfg.model, dtype, torch.device("cpu")).float().eval()
     decoding = Decoding(limit, encoder.eos_id, encoder.tokenizer.pad_token_id, ended=lambda ids: False)
     with torch.inference_mode(), generation.ignore_generation_config(model):
-        answered = generation.in_batches(model, prompts, decoding, 1, Prefill())
+        answered = generation.in_batches(model, prompts, decoding, AT_ONCE, Prefill())
         ours = dict(terminal.track(answered, "answering with transformers", len(prompts)))
         return [
             _lead(model, prompt, until_end(ours[number], ends), theirs[number], encoder.eos_id)

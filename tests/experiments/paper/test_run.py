@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.rotbench_records import FIRST
 from tests.support.toolalpaca_records import API
 from tltrain import config
+from tltrain.data.rotbench import EXPECTED_COUNTS
 from tltrain.entry import words as command_line_words
 from tltrain.runtime import runs
 
@@ -202,7 +203,8 @@ def test_the_whole_chain_on_next_to_nothing(tmp_path):
     rotbench, toolalpaca = tmp_path / "rotbench" / "first_turn", tmp_path / "toolalpaca"
     rotbench.mkdir(parents=True)
     toolalpaca.mkdir()
-    (rotbench / "clean.json").write_text(json.dumps([FIRST]))
+    records = [{**FIRST, "id": f"Turn {number}: a"} for number in range(EXPECTED_COUNTS["first"]["clean"])]
+    (rotbench / "clean.json").write_text(json.dumps(records))
     (toolalpaca / "eval_real.json").write_text(json.dumps([API]))
     given = [f"paths.rotbench={rotbench.parent}", f"paths.toolalpaca={toolalpaca}", "hardware.threads=1"]
 
