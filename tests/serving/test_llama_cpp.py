@@ -9,6 +9,7 @@ import time
 import jinja2
 import pytest
 from jinja2 import nodes
+from transformers import AutoTokenizer
 
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
@@ -19,6 +20,62 @@ from tltrain.serving import gguf, llama_cpp, server
 NO_LLAMA = pytest.mark.skipif(llama_cpp.missing(), reason=f"not installed: {llama_cpp.PACKAGE} ({llama_cpp.INSTALL})")
 CONVERTER = os.environ.get("TLTRAIN_CONVERTER")
 """The value of `stage.converter` in these tests."""
+
+
+def made(identity, name, **arguments):
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def function(name, **properties):
+    parameters = {"type": "object", "properties": properties, "required": list(properties)[:1]}
+    return {"type": "function", "function": {"name": name, "description": f"Is {name}.", "parameters": parameters}}
+
+
+TOOLS = [
+    function(
+        "find",
+        id={"type": "string", "description": "its id"},
+        limit={"type": ["integer", "null"]},
+        way={"enum": ["a", "b"]},
+    ),
+    function("nothing"),
+    function(
+        "keep",
+        v={"anyOf": [{"type": "string"}, {"type": "number"}]},
+        w={"type": "number", "default": 1.5, "minimum": 0},
+    ),
+    function(
+        "deep",
+        x={"type": "object", "properties": {"y": {"type": "array", "items": {"type": "string"}}}, "required": ["y"]},
+    ),
+]
+CONVERSATIONS = [
+    [{"role": "user", "content": "Hi"}],
+    [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Find 4 and é."},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [made("a", "find", id='é\n"q"', limit=None), made("b", "nothing")],
+        },
+        {"role": "tool", "tool_call_id": "b", "content": "B"},
+        {"role": "tool", "tool_call_id": "a", "content": '{"name": "Ann"}'},
+        {"role": "assistant", "content": "Ann."},
+        {"role": "user", "content": "Deeper."},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [made("c", "deep", x={"y": ["1", "</b>"], "z": [True, 2.5, []]})],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": ""},
+        {"role": "user", "content": "Thanks"},
+    ],
+    [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]},
+    ],
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +101,21 @@ def test_llama_cpp_has_the_tokens_and_answers_of_transformers(tltrain, smollm2, 
     made = ran.metrics["llama_cpp"]
     assert made["passed"] and made["asked"] == made["prompts_equal"] == 2 and made["answers_equal"] >= 1
     assert "**Verified** with llama.cpp (xllamacpp" in (ran.folder / "model" / "README.md").read_text()
+    if form in TL_NAMES:  # a native format's prompts were rendered by it above
+        rendered_alike(ran.folder / "model", ran.folder / "model" / f"model-{precision}.gguf")
+
+
+def rendered_alike(folder, file):
+    """Assert that llama.cpp renders the folder's chat template as transformers does."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with server.serving(file, llama_cpp.options(2048, 1), 1, 60, llama_cpp.PROGRAM) as running:
+        client = llama_cpp.Client(running, time.monotonic() + 60)
+        for messages in CONVERSATIONS:
+            for tools in (TOOLS, []):
+                ours = tokenizer.apply_chat_template(
+                    messages, tools=tools or None, tokenize=False, add_generation_prompt=True
+                )
+                assert client.rendered(messages, tools, {}) == ours
 
 
 @pytest.mark.slow

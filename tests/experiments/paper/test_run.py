@@ -205,7 +205,8 @@ def test_the_whole_chain_on_next_to_nothing(tmp_path):
     toolalpaca.mkdir()
     records = [{**FIRST, "id": f"Turn {number}: a"} for number in range(EXPECTED_COUNTS["first"]["clean"])]
     (rotbench / "clean.json").write_text(json.dumps(records))
-    (toolalpaca / "eval_real.json").write_text(json.dumps([API]))
+    apis = [{**API, "Name": f"{API['Name']} {number}"} for number in range(114 // len(API["Instructions"]))]
+    (toolalpaca / "eval_real.json").write_text(json.dumps(apis))
     given = [f"paths.rotbench={rotbench.parent}", f"paths.toolalpaca={toolalpaca}", "hardware.threads=1"]
 
     def start() -> subprocess.CompletedProcess:
