@@ -318,6 +318,13 @@ def test_a_module_that_cannot_be_loaded_in_the_sandbox_is_told_before_the_first_
             python_tools.make(benchmark)
 
 
+def test_a_module_that_takes_long_to_load_is_told_with_the_remedy(files):
+    benchmark = files(question(), module="import time\ntime.sleep(2)\n" + MODULE)
+    benchmark.time_limit = 0.5
+    with pytest.raises(TltrainError, match=r"took longer than 0.5 s; benchmark.time_limit=SECONDS gives it more time"):
+        python_tools.make(benchmark)
+
+
 def test_a_file_with_the_name_of_a_standard_module_is_refused(files, tmp_path):
     benchmark = files(question())
     benchmark.module = str((tmp_path / "lamps.py").rename(tmp_path / "calendar.py"))

