@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import json_files, runs
 
 RESULTS = ROOT / "experiments" / "results" / "study"
-SUMMARY = "summary.json"
+SUMMARY, PICTURE = "summary.json", "forest.svg"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 
@@ -36,11 +37,10 @@ def write(summary: Summary | None, folder: Path = RESULTS, documents: Sequence[P
         from experiments.study import forest
 
         runs.write_json(folder / SUMMARY, summary)
-        forest.draw(summary, study, folder / "forest.svg")
+        forest.draw(summary, study, folder / PICTURE)
     (folder / "README.md").write_text(page(summary, study), encoding="utf-8")
     for document in documents:
-        text = document.read_text(encoding="utf-8")
-        document.write_text(with_block(text, findings(summary, study), document.name), encoding="utf-8")
+        document.write_text(_written(document, summary, study, folder), encoding="utf-8")
 
 
 def disagreements(summary: Summary | None, folder: Path = RESULTS, documents: Sequence[Path] = DOCUMENTS) -> list[str]:
@@ -56,10 +56,15 @@ def disagreements(summary: Summary | None, folder: Path = RESULTS, documents: Se
     ):
         found.append(f"{folder / 'README.md'}: not the page of these rows")
     for document in documents:
-        text = document.read_text(encoding="utf-8")
-        if text != with_block(text, findings(summary, study), document.name):
+        if document.read_text(encoding="utf-8") != _written(document, summary, study, folder):
             found.append(f"{document}: the lines of the study are not those of these rows")
     return found
+
+
+def _written(document: Path, summary: Summary | None, study: design.Study, folder: Path) -> str:
+    """A document's text with the study's lines and its picture, which is in `folder`."""
+    picture = os.path.relpath(folder / PICTURE, document.parent).replace(os.sep, "/")
+    return with_block(document.read_text(encoding="utf-8"), findings(summary, study), document.name, picture)
 
 
 def _differing(written: Any, now: Any, where: str = "") -> list[str]:

@@ -20,47 +20,68 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def difference(part: Mapping[str, Any]) -> str:
-    """A difference with its interval over seeds: `+4.2 [+1.0, +7.4]`."""
-    return f"{signed(part['value'])} [{signed(part['low'])}, {signed(part['high'])}]"
+    """A difference with its interval over seeds, which one seed does not have: `+4.2 [+1.0, +7.4]`, `+4.2`."""
+    interval = "" if part["low"] is None else f" [{signed(part['low'])}, {signed(part['high'])}]"
+    return signed(part["value"]) + interval
 
 
 def findings(summary: Summary | None, study: Study) -> list[str]:
-    """The lines of README and docs: one for each hypothesis, one on the whole, one on how to run it again.
+    """The lines of README and docs: one for each hypothesis, one on what they are of, one on how to run it again.
 
     None as long as no row stands.
     """
-    again = "`experiments/study/run.sh` and `python -m experiments.study.analyze` give these numbers again"
     if summary is None:
         return []
-    lines = []
-    for one in summary["hypotheses"].values():
-        parts = [
-            f"{study.measures[name].title} {difference(part)}"
-            + (f" (detectable: {part['detectable_holm']:.1f})" if part["detectable_holm"] is not None else "")
-            for name, part in one["measures"].items()
-        ]
-        if parts:
-            lines.append(
-                f"- **{one['title']}**: {'; '.join(parts)}; p = {one['p_holm']:.3f} after Holm: {one['verdict']}."
-            )
-        else:
-            lines.append(f"- **{one['title']}**: no row has been run yet.")
+    lines = [_finding(one, study) for one in summary["hypotheses"].values()]
     seeds = max((one["seeds"] for one in summary["hypotheses"].values()), default=0)
     lines.append(
-        f"- {len(summary['rows'])} rows, at most {seeds} seeds in a comparison; points and 95 % intervals over seeds "
-        "(Student's t, paired); SmolLM2-135M, generated tools never trained on."
+        f"- SmolLM2-135M, generated tools never trained on; {len(summary['rows'])} rows, at most {_seeds(seeds)}; "
+        "points with 95 % intervals (Student's t over paired seeds)."
     )
-    lines.append(f"- {again}; the protocol (sha256 {summary['protocol'][:12]}) is older than the rows.")
+    lines.append(
+        "- Again: `experiments/study/run.sh`, `python -m experiments.study.analyze`. The protocol "
+        f"({summary['protocol'][:8]}) is older than the rows."
+    )
     return lines
 
 
-def block(lines: Sequence[str]) -> str:
-    """The lines between their marks."""
-    return "\n".join([MARKS[0], *(["", *lines, ""] if lines else []), MARKS[1]])
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def with_block(text: str, lines: Sequence[str], name: str) -> str:
-    """A document's text with these lines between its marks.
+def _finding(one: Mapping[str, Any], study: Study) -> str:
+    """What a hypothesis says: both arms, their difference, what could have been seen, and the verdict."""
+    parts = [
+        f"{study.measures[name].title} {part['baseline_mean']:.1f} → {part['arm_mean']:.1f}, {difference(part)}"
+        for name, part in one["measures"].items()
+    ]
+    if not parts:
+        return f"- **{one['title']}**: no row has been run yet."
+    detectable = [part["detectable_holm"] for part in one["measures"].values()]
+    seen = "" if None in detectable else f"; detectable: {' and '.join(f'{value:.1f}' for value in detectable)}"
+    return f"- **{one['title']}**: {'; '.join(parts)}{seen}; {_judged(one)}."
+
+
+def _judged(one: Mapping[str, Any]) -> str:
+    """The verdict, behind the p that it rests on; a descriptive comparison rests on none."""
+    if one["verdict"].startswith("descriptive"):
+        return str(one["verdict"])
+    p = "p < 0.001" if one["p_holm"] < 0.001 else f"p = {one['p_holm']:.3f}"
+    return f"{p} after Holm: {one['verdict']}"
+
+
+def block(lines: Sequence[str], picture: str = "") -> str:
+    """The lines between their marks, and the picture below them.
+
+    Args:
+        picture: its path from the document's folder; without one there is none.
+    """
+    shown = ["", f"![Differences to the baselines, with intervals]({picture})"] if picture else []
+    return "\n".join([MARKS[0], *(["", *lines, *shown, ""] if lines else []), MARKS[1]])
+
+
+def with_block(text: str, lines: Sequence[str], name: str, picture: str = "") -> str:
+    """A document's text with these lines, and a picture, between its marks.
 
     Raises:
         TltrainError: it has no marks.
@@ -68,7 +89,7 @@ def with_block(text: str, lines: Sequence[str], name: str) -> str:
     pattern = re.compile(re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1]), re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise TltrainError(f"{name}: expected the lines of the study once between `{MARKS[0]}` and `{MARKS[1]}`")
-    return pattern.sub(lambda _: block(lines), text)
+    return pattern.sub(lambda _: block(lines, picture), text)
 
 
 def page(summary: Summary | None, study: Study) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class Comparison:
     """An arm minus its baseline on one measure, in points.
 
     Attributes:
+        value: the mean over seeds. arm_mean, baseline_mean: what it is the difference of.
         differences: seed -> difference. low, high, p: Student's over seeds; NaN and 1 for one seed.
         question_low, question_high: 95 % bootstrap over clusters of samples, with the seeds as they are.
         questions: samples of a seed. clusters: of them.
@@ -59,6 +61,8 @@ class Comparison:
     """
 
     value: float
+    arm_mean: float
+    baseline_mean: float
     low: float
     high: float
     p: float
@@ -133,6 +137,8 @@ def compare(arm: Outcomes, baseline: Outcomes, cluster: Mapping[str, Hashable], 
         }
     return Comparison(
         value=over_seeds.value,
+        arm_mean=fmean(fmean(arm[seed].values()) for seed in seeds),
+        baseline_mean=fmean(fmean(baseline[seed].values()) for seed in seeds),
         low=over_seeds.low,
         high=over_seeds.high,
         p=over_seeds.p,

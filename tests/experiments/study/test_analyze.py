@@ -88,6 +88,12 @@ def test_a_conjunction_needs_both_and_what_was_not_run_is_not_shown(tmp_path):
     assert "- **IRM**: no row has been run yet." in lines and len(lines) == 6
 
 
+def test_a_descriptive_comparison_names_no_p_and_one_seed_no_interval(tmp_path):
+    lines = findings(summary_of(rows_of(tmp_path, 1, (2,), PAIR)), STUDY)
+    assert lines[1] == "- **PKT**: TS, confusable tools 0.0 → 20.0, +20.0; descriptive: 1 of 5 seeds."
+    assert "2 rows, at most 1 seed;" in lines[4]
+
+
 def test_rows_of_two_protocols_or_of_a_dry_run_beside_others_are_refused(tmp_path):
     folder = rows_of(tmp_path)
     with pytest.raises(TltrainError, match="of another protocol"):
@@ -139,7 +145,11 @@ def test_what_is_written_agrees_and_a_planted_number_does_not(tmp_path, monkeypa
     analyze.write(summary, out, texts)
     assert analyze.disagreements(summary, out, texts) == []
     assert "more" in texts[0].read_text() and "formerly" not in texts[0].read_text()
-    assert "+12.0 [+6.4, +17.6]" in texts[0].read_text()
+    assert (
+        "TS, confusable tools 0.0 → 12.0, +12.0 [+6.4, +17.6]; detectable: 10.5; p = 0.016 after Holm"
+        in texts[0].read_text()
+    )
+    assert "](out/forest.svg)" in texts[0].read_text()
 
     texts[0].write_text(texts[0].read_text().replace("+12.0", "+13.0", 1))
     (said,) = analyze.disagreements(summary, out, texts)
