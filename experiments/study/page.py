@@ -108,7 +108,7 @@ def page(summary: Summary | None, study: Study) -> str:
         return "\n".join(head)
     parts = ["![Differences with intervals](forest.svg)", "", *_hypotheses_table(summary, study), ""]
     parts += [*_arms_table(summary, study), "", *_metrics_table(summary), "", *_secondary_table(summary, study), ""]
-    parts += [*_costs_table(summary), ""]
+    parts += [*_changes_table(summary), "", *_costs_table(summary), ""]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     parts += [f"Versions: {versions}. Commits: {', '.join(summary['commits'])}.", ""]
     return "\n".join([*head, *parts])
@@ -189,6 +189,26 @@ def _secondary_table(summary: Summary, study: Study) -> list[str]:
     ]
     heads = ["arms", "measure", "difference [t, 95 %]", "over questions", "p, not corrected", "seeds"]
     return _table("All comparisons (secondary)", heads, lines)
+
+
+def _changes_table(summary: Summary, most: int = 6) -> list[str]:
+    """What became of the baseline's answers: where an idea helps or harms, by kind of mistake."""
+    lines = [
+        [
+            f"{one['arm']} − {one['baseline']}",
+            one["set"],
+            f"{one['same']:,} of {one['asked']:,}",
+            "; ".join(f"{names(before)} → {names(after)} {count:,}" for before, after, count in one["grades"][:most]),
+        ]
+        for one in summary["changed"]
+    ]
+    heads = ["arms", "questions", "grade as before", "most frequent changes of grade, baseline → arm"]
+    return _table("Changed answers, over all seeds", heads, lines)
+
+
+def names(grade: str) -> str:
+    """A grade's name in words."""
+    return grade.replace("_", " ")
 
 
 def _costs_table(summary: Summary) -> list[str]:

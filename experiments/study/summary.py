@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,43 @@ def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]
         "machines": [json.loads(text) for text in sorted({json.dumps(row.header["machine"]) for row in found})],
         "hypotheses": hypotheses,
         "secondary": secondary,
+        "changed": [entry for arm, baseline in pairs for entry in changed_grades(found, arm, baseline)],
         "margins": _margins(study, measured),
         "arms": {arm: _arm(arm, found, measured) for arm in study.arms if any(row.arm == arm for row in found)},
     }
+
+
+def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[dict[str, Any]]:
+    """How an arm grades what its baseline answered, in the seeds and sets of single calls that both have.
+
+    Returns:
+        An entry for each set: `asked` (questions times seeds), `same` (with the same grade in both), and `grades`:
+        [grade in the baseline, grade in the arm, how many], the most frequent first.
+    """
+    of_arm, of_baseline = ({row.seed: row.lines for row in found if row.arm == name} for name in (arm, baseline))
+    pairs: dict[str, Counter[tuple[str, str]]] = {}
+    for seed in sorted(of_arm.keys() & of_baseline.keys()):
+        for name, lines in of_baseline[seed].items():
+            ours = {line["id"]: line["grade"] for line in of_arm[seed].get(name, []) if "grade" in line}
+            pairs.setdefault(name, Counter()).update(
+                (line["grade"], ours[line["id"]]) for line in lines if line["id"] in ours
+            )
+    return [
+        {
+            "arm": arm,
+            "baseline": baseline,
+            "set": name,
+            "asked": counts.total(),
+            "same": sum(count for (before, after), count in counts.items() if before == after),
+            "grades": [
+                [before, after, count]
+                for (before, after), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+                if before != after
+            ],
+        }
+        for name, counts in pairs.items()
+        if counts
+    ]
 
 
 def _hypothesis(one: Hypothesis, measured: Mapping[str, Results]) -> dict[str, Any]:
@@ -174,10 +209,7 @@ def _arm(arm: str, found: Sequence[RowFile], measured: Mapping[str, Results]) ->
         if values:
             deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
             numbers[name] = {"mean": round(statistics.fmean(values), 4), "deviation": deviation, "n": len(values)}
-    grades: dict[str, int] = {}
-    for row in own:
-        for line in row.lines.get("questions", []):
-            grades[line["grade"]] = grades.get(line["grade"], 0) + 1
+    grades = Counter(line["grade"] for row in own for line in row.lines.get("questions", []))
     named = {key for row in own for key in row.header["metrics"] if _is_shown(key)}
     metrics = {
         key: round(statistics.fmean(row.header["metrics"][key] for row in own if key in row.header["metrics"]), 4)

@@ -60,6 +60,17 @@ def test_a_summary_has_every_hypothesis_with_its_numbers(tmp_path):
 PAIR = ("sft", "pkt")
 
 
+def test_changed_answers_are_counted_by_grade_before_and_after(tmp_path):
+    folder = rows_of(tmp_path, 2, (1, 3), PAIR)
+    study_rows.write(folder, {("sft", 2): study_rows.answers("questions", [3])})  # without a partner: not counted
+    summary = summary_of(folder)
+    kept = {(one["set"]): one for one in summary["changed"] if (one["arm"], one["baseline"]) == ("pkt", "sft")}
+    assert set(kept) == {"questions", "confusable"}
+    assert kept["confusable"]["asked"] == 20 and kept["confusable"]["same"] == 16
+    assert kept["confusable"]["grades"] == [["wrong_tool", "correct", 4]]
+    assert "| pkt − sft | confusable | 16 of 20 | wrong tool → correct 4 |" in page(summary, STUDY)
+
+
 @pytest.mark.parametrize(
     ("seeds", "gain", "verdict"),
     [
