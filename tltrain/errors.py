@@ -33,6 +33,20 @@ class NotPassed(Exception):
         super().__init__(line)
 
 
+class Diverged(TltrainError):
+    """A loss, a gradient or a probability is not finite, so that training cannot go on.
+
+    Args:
+        line: which one, where, and the remedy.
+    """
+
+    SAYS = "training diverged: "
+    """What every such line begins with: a script that runs trainings tells them from other failures by it."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(self.SAYS + line)
+
+
 class FieldError(TltrainError):
     """A field of a record does not have the value that its format prescribes.
 

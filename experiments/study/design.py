@@ -21,10 +21,6 @@ ROOT = HERE.parents[1]
 PLAN, CONF, SEAL, TUNED, ROWS = (HERE / name for name in ("plan.yaml", "conf", "protocol.sha256", "tuned.yaml", "rows"))
 
 
-class Diverged(TltrainError):
-    """A training ended because its loss or its probabilities were no longer finite: it has no model."""
-
-
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way to train and to ask: an experiment, overrides behind it, and the tuned settings that it takes.
@@ -227,6 +223,23 @@ def _check(study: Study, path: Path) -> None:
         raise TltrainError(f"{path}: no step of tuning chooses the setting {name}")
     if {study.tuning_seed, *study.pilot.seeds} & {*study.seeds}:
         raise TltrainError(f"{path}: a seed of tuning or of the pilot is one of the study's seeds")
+
+
+def asked(experiment: str, words: Sequence[str] = (), conf: Path = CONF) -> list[str]:
+    """The sets that a run of an experiment is asked, by name: those of the last word that says so, else of its file.
+
+    An experiment without any has those of the one that it builds on.
+    """
+    said = [word.partition("=")[2] for word in words if word.startswith("stage.benchmarks=")]
+    if said:
+        chosen = yaml.safe_load(said[-1])
+    else:
+        record = yaml.safe_load((conf / "experiment" / "study" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+        chosen = record.get("stage", {}).get("benchmarks")
+        if chosen is None:
+            above = [each for each in record["defaults"] if isinstance(each, str)]
+            return asked(above[-1].rpartition("/")[2], conf=conf)
+    return [each if isinstance(each, str) else each["name"] for each in chosen]
 
 
 # --- the seal -------------------------------------------------------------------------------------------------------

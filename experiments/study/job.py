@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.study import rows
-from experiments.study.design import CONF, ROOT, Diverged
-from tltrain.errors import TltrainError
-from tltrain.runtime import json_files, runs
+from experiments.study.design import CONF, ROOT
+from tltrain.errors import Diverged, TltrainError
+from tltrain.runtime import fingerprints, json_files, runs
 
-DIVERGED = ("the loss became infinite", "not finite")
-"""What tltrain says where a training diverged."""
+JOB = "job.json"
+"""What a folder's run is of: its command's words and the code."""
 QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 """Environment of a job that others share the machine with."""
 
@@ -68,15 +70,20 @@ def last_of_each_key(words: Sequence[str]) -> list[str]:
 def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequence[str]) -> None:
     """Run the pipeline in `folder`, or go on with it there; nothing happens if it has finished there.
 
+    What a run of other words or of other code left there is removed; the cache keeps the stages that are still right.
     Processor seconds are added up over interruptions in `processor.json`.
 
     Raises:
         Diverged: the training did. TltrainError: it failed otherwise; the end of its log is in the message.
         Interrupted: the deadline came first.
     """
-    if (folder / "metrics.json").is_file():
+    if is_finished(folder, experiment, seed, words):
         return
+    own = record(experiment, seed, words)
+    if folder.exists() and ((folder / "metrics.json").is_file() or _recorded(folder) != own):
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    runs.write_json(folder / JOB, own)
     before = _processor_seconds()
     with (folder / "job.log").open("ab") as log:
         job = subprocess.Popen(
@@ -96,8 +103,34 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
             runs.write_json(folder / "processor.json", {"seconds": round(spent, 1)})
     if status:
         said = _last_lines(folder / "job.log")
-        kind = Diverged if any(words in said for words in DIVERGED) else TltrainError
+        kind = Diverged if Diverged.SAYS in said else TltrainError
         raise kind(f"{folder}: exit status {status}: {said}")
+
+
+def record(experiment: str, seed: int, words: Sequence[str]) -> dict[str, Any]:
+    """What `JOB` says of a run."""
+    return {"experiment": experiment, "seed": seed, "words": pathless(words), "code": code()}
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    return json_files.read_object(folder / JOB) if (folder / JOB).is_file() else None
+
+
+def is_finished(folder: Path, experiment: str, seed: int, words: Sequence[str]) -> bool:
+    """Whether the run of these words and this code has finished in `folder`, and the cache still has its stages."""
+    if not (folder / "metrics.json").is_file() or _recorded(folder) != record(experiment, seed, words):
+        return False
+    return all(each.exists() for each in folder.iterdir())  # a link to what was removed leads nowhere
+
+
+def pathless(words: Sequence[str]) -> list[str]:
+    """The words that decide a result: the last of each key, without those that name places of this machine."""
+    return [word for word in last_of_each_key(words) if not word.startswith(("paths.", "model.path="))]
+
+
+def code() -> str:
+    """A digest of what is run: the package and its configuration."""
+    return fingerprints.fingerprint([fingerprints.of_path(ROOT / name) for name in ("tltrain", "conf")])
 
 
 def _processor_seconds() -> float:

@@ -108,9 +108,8 @@ def page(summary: Summary | None, study: Study) -> str:
         return "\n".join(head)
     parts = ["![Differences with intervals](forest.svg)", "", *_hypotheses_table(summary, study), ""]
     parts += [*_arms_table(summary, study), "", *_metrics_table(summary), "", *_secondary_table(summary, study), ""]
-    parts += [*_changes_table(summary), "", *_costs_table(summary), ""]
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    parts += [f"Versions: {versions}. Commits: {', '.join(summary['commits'])}.", ""]
+    parts += [*(_margins_table(summary) if summary["margins"] else ()), *_changes_table(summary), ""]
+    parts += [*_costs_table(summary), "", *_made_by(summary), ""]
     return "\n".join([*head, *parts])
 
 
@@ -127,6 +126,7 @@ def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> 
 def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
     lines = []
     for one in summary["hypotheses"].values():
+        tested = not one["verdict"].startswith("descriptive")
         for name, part in one["measures"].items():
             each = " ".join(signed(value) for value in part["differences"].values())
             over = f"[{signed(part['question_low'])}, {signed(part['question_high'])}]"
@@ -137,16 +137,49 @@ def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
                     difference(part),
                     each,
                     over,
-                    f"{part['p']:.4f}",
-                    f"{one['p_holm']:.4f}",
+                    f"{part['p']:.4f}" if tested else "–",
+                    f"{one['p_holm']:.4f}" if tested else "–",
                     *("–" if value is None else f"{value:.1f}" for value in more),
                     one["verdict"],
                 ]
             )
     heads = ["", "difference [t, 95 %]", "by seed", "over questions", "p", "p, Holm", "detectable"]
-    return _table(
-        "Hypotheses", [*heads, "with twice the seeds (at 5 %)", "with twice the questions (at 5 %)", "verdict"], lines
-    )
+    more = ["with twice the seeds", "with twice the questions", "verdict"]
+    return [
+        *_table("Hypotheses", [*heads, *more], lines),
+        "",
+        "Detectable: the smallest difference that is found with a power of 80 % at a level of 1.25 %, which Holm asks",
+        "of the smallest p of four.",
+    ]
+
+
+def _margins_table(summary: Summary) -> list[str]:
+    said = {True: "not inferior", False: "inferior by the margin, or too wide to tell", None: "one seed cannot tell"}
+    lines = [
+        [
+            f"{one['arm']} − {one['baseline']}",
+            signed(one["low"]) if isinstance(one["low"], float) else "–",
+            f"-{one['margin']:g}",
+            said[one["not_inferior"]],
+        ]
+        for one in summary["margins"]
+    ]
+    heads = ["arms", "lower end of the interval", "margin", "so"]
+    return [*_table("Public sets: not worse by a margin, in the pooled mean", heads, lines), ""]
+
+
+def _made_by(summary: Summary) -> list[str]:
+    """Where the study stands, and what made its rows."""
+    lines = ["## Rows", ""]
+    lines += [f"- {name}: {one['stand']} of {one['rows']} rows" for name, one in summary["planned"].items()]
+    for name in ("machines", "versions"):
+        each = "; ".join(", ".join(f"{key} {value}" for key, value in one.items()) for one in summary[name])
+        lines.append(f"- {name}: {each}")
+    lines.append(f"- commits: {', '.join(summary['commits'])}")
+    if few := summary["few_calls"]:
+        listed = ", ".join(f"{row} ({calls:,})" for row, calls in few.items())
+        lines.append(f"- fewer sampled calls than the protocol promises, which makes them departures: {listed}")
+    return lines
 
 
 def _arms_table(summary: Summary, study: Study) -> list[str]:
@@ -203,7 +236,7 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
         for one in summary["changed"]
     ]
     heads = ["arms", "questions", "grade as before", "most frequent changes of grade, baseline → arm"]
-    return _table("Changed answers, over all seeds", heads, lines)
+    return _table("Changed answers, over all seeds (exploratory: the protocol does not name them)", heads, lines)
 
 
 def names(grade: str) -> str:
@@ -220,7 +253,7 @@ def _costs_table(summary: Summary) -> list[str]:
                 key: sum(stage.get(key) or 0 for stage in stages.values())
                 for key in ("updates", "target_tokens", "sampled_tokens", "sampled_calls")
             }
-            seconds = sum(stage["seconds"] for stage in stages.values())
+            seconds = sum(stage.get("processor_seconds") or 0 for stage in stages.values())
             lines.append(
                 [
                     f"{arm}, {seed}",
@@ -230,4 +263,5 @@ def _costs_table(summary: Summary) -> list[str]:
                 ]
             )
     heads = ["row", "updates", "target tokens", "sampled tokens", "sampled calls"]
-    return _table("Costs", [*heads, "seconds of its stages, shared ones too", "processor seconds of its own"], lines)
+    more = ["processor seconds of its trainings, shared ones too", "processor seconds of its own runs"]
+    return _table("Costs", [*heads, *more], lines)

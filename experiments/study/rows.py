@@ -110,7 +110,7 @@ def lines_of(name: str, place: Path) -> list[Line]:
     """The lines of one evaluation's folder; a question that is asked twice is numbered.
 
     Raises:
-        TltrainError: it has no results per question.
+        TltrainError: it has no results per question, or those of several sets, which would weigh by their sizes.
     """
     lines, asked = _lines_of(name, place), Counter[str]()
     for line in lines:
@@ -126,7 +126,10 @@ def _lines_of(name: str, place: Path) -> list[Line]:
     if (place / TRANSCRIPTS).is_file():
         return [_conversation(name, one) for one in read_lines(place / TRANSCRIPTS, Transcript.from_json)]
     if (place / PREDICTIONS).is_file():
-        return [_answer(name, one) for one in read_lines(place / PREDICTIONS, Prediction.from_json)]
+        answers = list(read_lines(place / PREDICTIONS, Prediction.from_json))
+        if len(sets := dict.fromkeys(one.set for one in answers)) > 1:
+            raise TltrainError(f"{place}: answers of {', '.join(sets)}, and a row has one set in a folder")
+        return [_answer(name, one) for one in answers]
     raise TltrainError(f"{place}: no {PREDICTIONS}, {TRANSCRIPTS} or {RECORDED}: not a finished evaluation")
 
 
@@ -190,8 +193,8 @@ def results(lines: Iterable[Line], level: str) -> dict[str, float]:
     """Sample -> its number in percent (`calls`: a count), whose mean is the row's.
 
     `mean` is that of TS, PI and CF; `de` and `ce` are shares of calls; `with_error` says whether any call failed. Of
-    recorded calls: `key_accuracy` is a share of key tokens, and `margin` the nats by which a failing call is less
-    likely than the golden one; open text is left out of both.
+    recorded calls: `key_accuracy` is a share of the key tokens of calls without a mistake, and `margin` the nats by
+    which a failing call is less likely than the golden one; open text is left out of both.
 
     Raises:
         TltrainError: a line has no such number.
@@ -202,7 +205,7 @@ def results(lines: Iterable[Line], level: str) -> dict[str, float]:
             values = measured_ratio([line[level] for line in lines], [line["calls"] for line in lines])
             return {line["id"]: value for line, value in zip(lines, values, strict=True)}
         if level == "key_accuracy":
-            asked = [line for line in lines if line["keys"] and not line["open_text"]]
+            asked = [line for line in lines if line["keys"] and line["mistake"] is None and not line["open_text"]]
             values = measured_ratio([line["keys_right"] for line in asked], [line["keys"] for line in asked])
             return {line["id"]: value for line, value in zip(asked, values, strict=True)}
         if level == "margin":

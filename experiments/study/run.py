@@ -25,16 +25,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from experiments.study import costs, design, rows, tuning
-from experiments.study.design import ROOT, ROWS, TUNED, Arm, Diverged, Group, Study
-from experiments.study.job import Interrupted, Place, last_of_each_key, pipeline, seconds_spent
-from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, json_files
+from experiments.study.design import ROOT, ROWS, TUNED, Arm, Group, Study
+from experiments.study.job import Interrupted, Place, code, is_finished, pathless, pipeline, seconds_spent
+from tltrain.errors import Diverged, TltrainError
+from tltrain.runtime import fingerprints, json_files, runs
 
 INTERRUPTED = 75
 """Exit status where time ran out before the work did: start it again (EX_TEMPFAIL)."""
@@ -56,92 +57,136 @@ def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...
     return (*words, *arm.words)
 
 
-def model_words(
+def trained_before(
     place: Place, study: Study, arm: Arm, seed: int, settings: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """The override that starts an arm from another's model, which is trained again if only its row was kept."""
+) -> Path | None:
+    """The run whose trained model an arm starts from; it is trained again if only its row was kept.
+
+    Raises:
+        Diverged: it has no model.
+    """
     if arm.after is None:
-        return ()
+        return None
     start = study.arms[arm.after]
-    folder = place.work / f"{start.name}-{seed}" / "main"
-    if not (folder / "metrics.json").is_file():
-        folder = place.work / f"{start.name}-{seed}" / "model"
-        small = study.dry_run.of(start.settings) if place.dry_run else ()
-        pipeline(
-            place, folder, start.experiment, seed, (*arm_words(start, settings), *small, ONE_QUESTION, *place.words)
-        )
-    model = next(iter(sorted(folder.glob("model_*/model"))))
-    return (f"model.path={model}",)
+    main, again = (place.work / f"{start.name}-{seed}" / name for name in ("main", "model"))
+    small = study.dry_run.of(start.settings) if place.dry_run else ()
+    words = (*arm_words(start, settings), *small)
+    if is_finished(main, start.experiment, seed, (*words, *place.words)):
+        return main
+    pipeline(place, again, start.experiment, seed, (*words, ONE_QUESTION, *place.words))
+    return again
 
 
 def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     """Run one row and write its file; return the file.
 
     Raises:
-        TltrainError: the protocol has changed, nothing is tuned, a path is missing, or a run failed.
+        TltrainError: the protocol has changed, nothing is tuned, a path is missing, the code changed meanwhile, or a
+            run failed.
         Interrupted: the deadline came first.
     """
-    protocol = design.protocol_hash()
+    protocol, made_of = design.protocol_hash(), code()
+    made_by = "" if place.dry_run else commit()
     settings, tuned_digest = design.tuned(place.tuned, protocol)
     given = {word.partition("=")[0] for word in place.words}
     for name in arm.needs:
         if f"paths.{name}" not in given:
             raise TltrainError(f"arm {arm.name}: needs --path {name}=FOLDER")
+    for word in place.words:
+        key, _, folder = word.partition("=")
+        if key == "paths.toolalpaca" and (Path(folder) / "eval_simulated.json").is_file():
+            raise TltrainError(f"--path toolalpaca={folder}: the protocol asks the real half: name its eval_real.json")
     words = (
         *arm_words(arm, settings),
-        *model_words(place, study, arm, seed, settings),
         *(study.dry_run.of(arm.settings, arm.after is not None) if place.dry_run else ()),
         *place.words,
     )
     folder = place.work / f"{arm.name}-{seed}"
     small = study.dry_run.extra if place.dry_run else ()
-    jobs = {"": words} | {name: (*words, *study.extra[name], *small) for name in arm.extra}
-    lines: list[rows.Line] = []
-    metrics: dict[str, float] = {}
-    spent = 0.0
-    diverged = False
-    for name, overrides in jobs.items():
-        own = folder / name if name else folder / "main"
-        try:
-            pipeline(place, own, arm.experiment, seed, overrides)
-        except Diverged:  # it counts: the analysis takes every answer as wrong
-            diverged = True
-            break
-        prefix = f"{name}_" if name else ""
-        for set_name, evaluation in rows.evaluations(own):
-            lines += rows.lines_of(prefix + set_name, evaluation)
-        metrics |= {prefix + key: value for key, value in rows.metrics_of(own).items()}
-        spent += seconds_spent(own)
-    stages = [] if diverged else json_files.read_object(folder / "main" / "metrics.json")["stages"]
+    jobs = {"": ()} | {name: (*study.extra[name], *small) for name in arm.extra}
+    own = {name: folder / (name or "main") for name in jobs}
+    found = Found()
+    try:
+        start = trained_before(place, study, arm, seed, settings)
+        if start is not None:
+            words = (*words, f"model.path={next(iter(sorted(start.glob('model_*/model'))))}")
+            found.stages |= {f"{arm.after}/{name}": cost for name, cost in costs.of_run(start)["stages"].items()}
+        for name, more in jobs.items():
+            pipeline(place, own[name], arm.experiment, seed, (*words, *more))
+            found.add(f"{name}_" if name else "", own[name])
+    except Diverged:  # it counts: the analysis takes every answer as wrong
+        found.diverged = True
+    if code() != made_of:
+        raise TltrainError(f"{ROOT}: the code changed while {arm.name}, seed {seed}, was running; start it again")
     header = {
         "arm": arm.name,
         "seed": seed,
         "protocol": protocol,
         "tuned": tuned_digest,
         "dry_run": place.dry_run,
-        "fingerprint": fingerprints.fingerprint([stage["fingerprint"] for stage in stages]),
-        "commit": commit(),
+        "fingerprint": fingerprints.fingerprint(found.fingerprints),
+        "commit": made_by,
+        "code": made_of,
         "versions": dict(fingerprints.versions()),
         "machine": machine(),
-        "words": [word for word in last_of_each_key(words) if not word.startswith(("paths.", "model.path="))],
-        "diverged": diverged,
-        "costs": ({"stages": {}} if diverged else costs.of_run(folder / "main"))
-        | {"processor_seconds": round(spent, 1)},
-        "metrics": metrics,
+        "words": pathless(words),
+        "diverged": found.diverged,
+        "asked": [
+            f"{name}_{each}" if name else each
+            for name, more in jobs.items()
+            for each in design.asked(arm.experiment, (*words, *more))
+        ],
+        "costs": {
+            "stages": found.stages,
+            "processor_seconds": round(sum(map(seconds_spent, own.values())), 1),
+        },
+        "metrics": found.metrics,
     }
     file = place.row(arm.name, seed)
-    rows.write(file, header, lines)
+    rows.write(file, header, [] if found.diverged else found.lines)
     return file
 
 
+@dataclass
+class Found:
+    """What the runs of a row have left."""
+
+    lines: list[rows.Line] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, Any] = field(default_factory=dict)
+    fingerprints: list[str] = field(default_factory=list)
+    diverged: bool = False
+
+    def add(self, prefix: str, folder: Path) -> None:
+        """Add a finished run; `prefix` goes before the names of its sets."""
+        for name, evaluation in rows.evaluations(folder):
+            self.lines += rows.lines_of(prefix + name, evaluation)
+        self.metrics |= {prefix + key: value for key, value in rows.metrics_of(folder).items()}
+        if not prefix:
+            self.stages |= costs.of_run(folder)["stages"]
+            self.fingerprints += [
+                each["fingerprint"] for each in json_files.read_object(folder / "metrics.json")["stages"]
+            ]
+
+
+DECIDES = ("tltrain", "conf", "experiments/study", "pyproject.toml", "constraints.txt")
+"""What can change a row's result."""
+RECORDS = tuple(f"experiments/study/{name}" for name in ("rows", "candidates", "tuned.yaml"))
+"""What the study itself writes there."""
+
+
 def commit() -> str:
-    """The last commit that changed anything but rows and results, with `+` if the code is modified."""
-    apart = (":!experiments/study/rows", ":!experiments/results")
+    """The last commit that changed anything that decides results, with `+` if it is modified.
+
+    Raises:
+        TltrainError: this is no checkout of git.
+    """
+    paths = (*DECIDES, *(f":!{name}" for name in RECORDS))
     try:
-        last = _git("log", "-1", "--format=%H", "--", ".", *apart).strip()
-        return last + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", *apart) else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
+        last = _git("log", "-1", "--format=%H", "--", *paths)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise TltrainError(f"{ROOT}: rows say their commit, so they are run in a checkout of git: {error}") from None
+    return last.strip() + ("+" if _git("status", "--porcelain", "--", *paths).strip() else "")
 
 
 def _git(*words: str) -> str:
@@ -205,7 +250,7 @@ def alone(work: Path) -> Iterator[None]:
     """Hold the study's lock: one job at a time.
 
     Raises:
-        TltrainError: another study runs there.
+        TltrainError: another study runs there, or it was made on another kind of machine.
     """
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / ".lock")
@@ -214,9 +259,23 @@ def alone(work: Path) -> Iterator[None]:
     except Timeout:
         raise TltrainError(f"{work}: another study job is going on there; one at a time") from None
     try:
+        _of_this_machine(work)
         yield
     finally:
         lock.release()
+
+
+def _of_this_machine(work: Path) -> None:
+    """Stages of a GPU and of a CPU have the same fingerprint, so one cache has those of one kind of machine alone."""
+    kind = {"gpu": machine()["gpu"] is not None}
+    file = work / "machine.json"
+    if not file.is_file():
+        runs.write_json(file, kind)
+    elif json_files.read_object(file) != kind:
+        here = "a GPU" if kind["gpu"] else "no GPU"
+        raise TltrainError(
+            f"{work}: made on another kind of machine than this one, which has {here}; give another --work"
+        )
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

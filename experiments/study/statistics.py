@@ -54,7 +54,7 @@ class Comparison:
         questions: samples of a seed. clusters: of them.
         detectable: smallest difference that is found with a power of 80 % at a two-sided level of 5 %, and at a quarter
             of that, which Holm asks of the smallest p of four; None for one seed.
-        more_seeds, more_questions: the first of these with twice the seeds, and with twice the questions.
+        more_seeds, more_questions: the second of these with twice the seeds, and with twice the questions.
             Twice the seeds always lower it more, and cost twice as much; more questions cost their answers alone.
         larger_source: which holds more of the variance, `seeds` or `questions`: where it is seeds, more questions help
             little.
@@ -125,12 +125,12 @@ def compare(arm: Outcomes, baseline: Outcomes, cluster: Mapping[str, Hashable], 
     )
     if sources is not None:
         now, more_seeds, more_questions = (
-            smallest_detectable(sources, seeds=s, questions=q)
+            smallest_detectable(sources, seeds=s, questions=q, alpha=ALPHA / families)
             for s, q in ((count, questions), (2 * count, questions), (count, 2 * questions))
         )
         found = {
-            "detectable": now,
-            "detectable_holm": smallest_detectable(sources, seeds=count, questions=questions, alpha=ALPHA / families),
+            "detectable": smallest_detectable(sources, seeds=count, questions=questions),
+            "detectable_holm": now,
             "more_seeds": more_seeds,
             "more_questions": more_questions,
             "larger_source": "seeds" if sources.seeds >= sources.questions / questions else "questions",

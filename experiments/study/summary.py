@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.study import design, rows
 from experiments.study import statistics as st
-from experiments.study.design import ROWS, Hypothesis, Measure, Study
+from experiments.study.design import ROWS, Group, Hypothesis, Measure, Study
 from experiments.study.rows import RowFile
 from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import ALPHA
@@ -32,7 +32,11 @@ class Results:
     cluster: Mapping[str, Hashable]
 
 
-def checked(found: Sequence[RowFile], protocol: str) -> None:
+SAMPLED_CALLS = 1500
+"""Of every row with PPO, at least: a row with fewer is a departure (section 2 of the protocol)."""
+
+
+def checked(study: Study, found: Sequence[RowFile], protocol: str) -> None:
     """Raise a TltrainError where rows do not belong together."""
     for key in ("protocol", "tuned", "dry_run"):
         values = {str(row.header.get(key)) for row in found}
@@ -41,10 +45,30 @@ def checked(found: Sequence[RowFile], protocol: str) -> None:
     for row in found:
         if row.header["protocol"] != protocol:
             raise TltrainError(f"{rows.name_of(row.arm, row.seed)}: of another protocol, {row.header['protocol']}")
+    for row in found:
+        if row.arm not in study.arms or row.seed not in study.seeds:
+            raise TltrainError(f"{rows.name_of(row.arm, row.seed)}: the plan has no such row")
+    made_on = {(row.arm, row.seed): "a GPU" if row.header["machine"]["gpu"] else "a CPU" for row in found}
+    for arm, baseline in compared_pairs(study):
+        for seed in study.seeds:
+            kinds = [made_on.get((name, seed)) for name in (arm, baseline)]
+            if None not in kinds and kinds[0] != kinds[1]:
+                raise TltrainError(
+                    f"{arm} is from {kinds[0]} and {baseline} from {kinds[1]} in seed {seed}: they are compared, "
+                    "so they come from the same kind of machine; run one of them again"
+                )
+
+
+def compared_pairs(study: Study) -> list[tuple[str, str]]:
+    """Every pair of arm and baseline, those of the hypotheses first."""
+    return list(dict.fromkeys([*((one.arm, one.baseline) for one in study.hypotheses.values()), *study.secondary]))
 
 
 def results_of(found: Iterable[RowFile], measure: Measure) -> Results:
-    """The measure in all rows that have it. A run that diverged has no model: every answer of it counts as wrong."""
+    """The measure in all rows that have it.
+
+    A run that diverged has no model: every answer counts as wrong in the sets that its row was to be asked.
+    """
     having = [row for row in found if all(row.lines.get(name) for name in measure.sets)]
     several = len(measure.sets) > 1
     seen = {
@@ -75,7 +99,8 @@ def results_of(found: Iterable[RowFile], measure: Measure) -> Results:
         arms.setdefault(row.arm, {})[row.seed] = numbers
     samples = {sample for seeds in arms.values() for numbers in seeds.values() for sample in numbers}
     for row in found:
-        if samples and row.header.get("diverged") and measure.unit == "points":
+        was_asked = set(measure.sets) <= set(row.header.get("asked", ()))
+        if samples and row.header.get("diverged") and was_asked and measure.unit == "points":
             wrong = 100.0 if measure.lower_is_better else 0.0
             arms.setdefault(row.arm, {})[row.seed] = dict.fromkeys(sorted(samples), wrong)
     return Results(arms, cluster)
@@ -95,11 +120,12 @@ def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]
     """
     measured = {name: results_of(found, measure) for name, measure in study.measures.items()}
     hypotheses = {name: _hypothesis(one, measured) for name, one in study.hypotheses.items()}
-    corrected = st.verdicts({name: one["p"] for name, one in hypotheses.items()})
+    whole = len(study.seeds)  # one that is not complete has p = 1 in the correction, like one that was not run
+    corrected = st.verdicts({name: one["p"] if one["seeds"] >= whole else 1.0 for name, one in hypotheses.items()})
     for name, one in hypotheses.items():
         one["p_holm"] = round(corrected[name], 6)
-        one["verdict"] = verdict(one, len(study.seeds))
-    pairs = dict.fromkeys([*((one.arm, one.baseline) for one in study.hypotheses.values()), *study.secondary])
+        one["verdict"] = verdict(one, whole)
+    pairs = compared_pairs(study)
     secondary = [
         {"arm": arm, "baseline": baseline, "measure": name, **comparison.to_json()}
         for arm, baseline in pairs
@@ -111,14 +137,43 @@ def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]
         "tuned": found[0].header["tuned"],
         "rows": digests,
         "commits": sorted({str(row.header["commit"]) for row in found}),
-        "versions": found[0].header["versions"],
-        "machines": [json.loads(text) for text in sorted({json.dumps(row.header["machine"]) for row in found})],
+        "planned": {
+            group.name: {"rows": group.seeds * len(group.arms), "stand": _stand(group, study.seeds, found)}
+            for group in study.groups
+        },
+        "few_calls": few_calls(study, found),
+        "versions": _distinct(row.header["versions"] for row in found),
+        "machines": _distinct(row.header["machine"] for row in found),
         "hypotheses": hypotheses,
         "secondary": secondary,
         "changed": [entry for arm, baseline in pairs for entry in changed_grades(found, arm, baseline)],
         "margins": _margins(study, measured),
         "arms": {arm: _arm(arm, found, measured) for arm in study.arms if any(row.arm == arm for row in found)},
     }
+
+
+def _distinct(values: Iterable[Mapping[str, Any]]) -> list[Any]:
+    return [json.loads(text) for text in sorted({json.dumps(value, sort_keys=True) for value in values})]
+
+
+def _stand(group: Group, seeds: Sequence[int], found: Sequence[RowFile]) -> int:
+    wanted = {(arm, seed) for arm in group.arms for seed in seeds[: group.seeds]}
+    return sum((row.arm, row.seed) in wanted for row in found)
+
+
+def few_calls(study: Study, found: Sequence[RowFile]) -> dict[str, int]:
+    """ARM-SEED -> its sampled calls, of rows with PPO that have fewer than `SAMPLED_CALLS`.
+
+    Arms whose own words set the number of updates have fewer by design.
+    """
+    few = {}
+    for row in found:
+        arm = study.arms[row.arm]
+        calls = sum(stage.get("sampled_calls") or 0 for stage in row.header["costs"]["stages"].values())
+        whole = "irm" in arm.settings and not any(".max_steps=" in word for word in arm.words)
+        if whole and 0 < calls < SAMPLED_CALLS:
+            few[f"{row.arm}-{row.seed}"] = calls
+    return few
 
 
 def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[dict[str, Any]]:
@@ -234,6 +289,6 @@ def load(folder: Path = ROWS, protocol: str | None = None) -> Summary | None:
     found = rows.read_all(folder)
     if not found:
         return None
-    checked(found, protocol or design.protocol_hash())
+    checked(design.load(), found, protocol or design.protocol_hash())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.jsonl.gz"))}
     return summarize(design.load(), found, digests)

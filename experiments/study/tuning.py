@@ -18,10 +18,10 @@ import yaml
 
 from experiments.study import rows
 from experiments.study import statistics as st
-from experiments.study.design import Diverged, Step, Study, protocol_hash
-from experiments.study.job import Place
-from tltrain.errors import TltrainError
-from tltrain.runtime import runs
+from experiments.study.design import Step, Study, protocol_hash
+from experiments.study.job import Place, code
+from tltrain.errors import Diverged, TltrainError
+from tltrain.runtime import fingerprints, runs
 
 Pipeline = Callable[..., None]
 
@@ -61,6 +61,7 @@ def answered(
     """
     file = place.tuned.parent / "candidates" / rows.name_of(name, seed)
     said = {"protocol": protocol_hash(), "words": [word for word in words if not word.startswith("paths.")]}
+    made_of = {"code": code(), "versions": dict(fingerprints.versions())}
     if file.is_file():
         found = rows.read(file)
         if any(found.header.get(key) != value for key, value in said.items()):
@@ -75,7 +76,7 @@ def answered(
             lines += rows.lines_of(set_name, evaluation)
     except Diverged:
         diverged = True
-    rows.write(file, {"arm": name, "seed": seed, "diverged": diverged, **said}, lines)
+    rows.write(file, {"arm": name, "seed": seed, "diverged": diverged, **said, **made_of}, lines)
     return rows.read(file)
 
 

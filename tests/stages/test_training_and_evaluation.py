@@ -226,7 +226,9 @@ def test_a_training_goes_on_from_its_checkpoint(tltrain, trained):
 
 def test_a_training_that_diverges_is_an_error(tltrain):
     ran = tltrain("stage=sft", *FEW, "stage.args.learning_rate=1e10", status=1)
-    assert ran.err.splitlines()[-1].startswith("the loss became infinite: lower stage.args.learning_rate")
+    assert ran.err.splitlines()[-1].startswith(
+        "training diverged: the loss became infinite: lower stage.args.learning_rate"
+    )
     assert not (ran.folder / "model").exists()
 
 

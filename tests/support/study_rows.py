@@ -13,7 +13,7 @@ PROTOCOL = "a" * 64
 
 def header(arm: str, seed: int, **more: Any) -> dict[str, Any]:
     """A row's header."""
-    stage = {"seconds": 60.0, "reused": False, "updates": 10, "target_tokens": 1000}
+    stage = {"seconds": 60.0, "reused": False, "updates": 10, "target_tokens": 1000, "processor_seconds": 100.0}
     return {
         "arm": arm,
         "seed": seed,
@@ -22,6 +22,8 @@ def header(arm: str, seed: int, **more: Any) -> dict[str, Any]:
         "dry_run": False,
         "fingerprint": "c",
         "commit": "d" * 40,
+        "code": "e",
+        "asked": ["questions", "confusable"],
         "versions": {"torch": "2"},
         "machine": {"processors": 2, "machine": "x86_64", "gpu": None},
         "words": [],

@@ -19,7 +19,7 @@ from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.data.split import opening_key
 from tltrain.entry.arguments import check_arguments
-from tltrain.errors import TltrainError
+from tltrain.errors import Diverged, TltrainError
 from tltrain.runtime import distributed, json_files, runs, terminal
 from tltrain.sweeps import resuming
 from tltrain.training.arguments import (
@@ -116,9 +116,9 @@ def train(run: TrainingRun, trainer: Any) -> Any:
 
 
 def check_loss(loss: float) -> None:
-    """Raise a TltrainError if the loss is not finite."""
+    """Raise `Diverged` if the loss is not finite."""
     if not math.isfinite(loss):
-        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+        raise Diverged("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
 
 def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:

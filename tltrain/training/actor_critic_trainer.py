@@ -24,7 +24,6 @@ from transformers import (
 )
 from trl.trainer.utils import disable_dropout_in_model
 
-from tltrain.errors import TltrainError
 from tltrain.training import engines
 from tltrain.training.actor_critic import ActorCritic, Models, ValueHead, apply_liger_kernels, freeze_reference
 from tltrain.training.blank_batches import FilledBatches
@@ -118,7 +117,7 @@ class ActorCriticTrainer(ResumableCheckpoints, FilledBatches, Trainer):
                 for part in (whole.policy, whole.critic)
             ]
         if not all(torch.isfinite(norm) for norm in norms):
-            raise TltrainError(self._not_finite_message("the gradient is not finite", self.state.global_step + 1))
+            raise self._not_finite("the gradient is not finite", self.state.global_step + 1)
         return norms[0]
 
     def _clip_apart_in_engine(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from tltrain.errors import TltrainError
+from tltrain.errors import Diverged, TltrainError
 from tltrain.runtime import distributed, fingerprints, json_files, manifests, out_of_space, preemption, runs
 from tltrain.training.kl import KlControl
 from tltrain.training.trainer_mixin import TrainerMixin
@@ -308,10 +308,10 @@ class ResumableCheckpoints(TrainerMixin):
     def _load_extra(self, folder: Path) -> None:
         """Read the files of `_save_extra`."""
 
-    def _not_finite_message(self, what: str, step: int) -> str:
-        """Return the error message for a value that is not finite."""
+    def _not_finite(self, what: str, step: int, error: type[TltrainError] = Diverged) -> TltrainError:
+        """Return the error for a value that is not finite; a reward that is not is no divergence of the training."""
         checkpoint = last_checkpoint(Path(self.args.output_dir))
-        return (
+        return error(
             f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate "
             "(or stage.critic.learning_rate), or set hardware.bf16=false"
         )

@@ -215,7 +215,7 @@ class ConversationPPO(PPOTrainer):
         for one in everything:
             if not math.isfinite(one.reward):
                 which = f"the reward of {one.conversation.task.id} is {one.reward}"
-                raise TltrainError(self._not_finite_message(which, step))
+                raise self._not_finite(which, step, TltrainError)
         if self.is_world_process_zero():
             self.on_samples(step, everything)
         self._count(everything)
@@ -234,7 +234,7 @@ class ConversationPPO(PPOTrainer):
             try:
                 return conversation_rollout.hold(policy, self.prompts, tasks, seed, earlier=earlier, timed=self._timed)
             except conversation_rollout.NotFinite as error:
-                raise TltrainError(self._not_finite_message(str(error), self.state.global_step + 1)) from error
+                raise self._not_finite(str(error), self.state.global_step + 1) from error
 
     def _micro_batch(self, rewarded: Sequence[Sequence[RewardedConversation]]) -> dict[str, Any]:
         own = self.prompts

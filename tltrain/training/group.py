@@ -92,7 +92,7 @@ class _ToolCalls(ResumableCheckpoints):
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise self._not_finite(f"the reward of {one.sample.id} is {one.reward}", step, TltrainError)
         for name, count in response_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
@@ -144,7 +144,7 @@ class _ToolCalls(ResumableCheckpoints):
     def _check_limits(self, loss: float) -> None:
         """Raise if the loss is not finite; stop or adapt if the policy is too far from the reference."""
         if not math.isfinite(loss):
-            raise TltrainError(self._not_finite_message(f"the loss is {loss}", self.state.global_step))
+            raise self._not_finite(f"the loss is {loss}", self.state.global_step)
         found = self._metrics["train"]
         if found.get("kl") and found.get("response_length"):
             # TRL's KL is a mean over tokens; ours is a sum over a response.

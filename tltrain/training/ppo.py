@@ -149,7 +149,7 @@ class PPOTrainer(ActorCriticTrainer):
         everything = [one for own in judged for one in own]
         for one in everything:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise self._not_finite(f"the reward of {one.sample.id} is {one.reward}", step, TltrainError)
         if self.is_world_process_zero():
             self.on_samples(step, everything)
         lengths = [len(tokens) for own in responses for tokens in own]
@@ -201,7 +201,7 @@ class PPOTrainer(ActorCriticTrainer):
                     if "probability tensor" not in str(error):
                         raise
                     what = f"the policy's probabilities are not finite at {part[0].samples[0].id} or near it"
-                    raise TltrainError(self._not_finite_message(what, self.state.global_step + 1)) from error
+                    raise self._not_finite(what, self.state.global_step + 1) from error
         return responses, drawn
 
     # --- update ----------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class PPOTrainer(ActorCriticTrainer):
         loss = (policy_loss + s.value_coefficient * value_loss) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
-            raise TltrainError(self._not_finite_message(which, self.state.global_step + 1))
+            raise self._not_finite(which, self.state.global_step + 1)
         self._forward_end = self._now()
         return (loss, {}) if return_outputs else loss
 

@@ -127,10 +127,55 @@ def test_public_sets_weigh_the_same_and_questions_trained_on_are_left_out(tmp_pa
     summary = summary_of(study_rows.write(tmp_path, found))
     (pooled,) = [one for one in summary["secondary"] if one["measure"] == "pooled"]
     assert pooled["value"] == pytest.approx(100 / 3) and pooled["questions"] == 3 + 2 + 2
+    assert "| public_irm − public_sft | +33.3 | -5 | not inferior |" in page(summary, STUDY)
     assert summary["margins"][0] == {"arm": "public_irm", "baseline": "public_sft", "margin": 5.0} | {
         "low": pytest.approx(100 / 3, abs=1e-5),
         "not_inferior": True,
     }
+
+
+def test_an_incomplete_hypothesis_counts_as_not_run_in_the_correction(tmp_path):
+    folder = rows_of(tmp_path, gain=(1, 1, 2, 1, 1))
+    (folder / "pkt-4.jsonl.gz").unlink()
+    found = summary_of(folder)["hypotheses"]
+    assert found["pkt"]["p"] < found["mae"]["p"] * 4 and found["pkt"]["p_holm"] == 1
+    assert found["mae"]["p_holm"] == pytest.approx(4 * found["mae"]["p"], abs=1e-5)
+    text = page(summary_of(folder), STUDY)
+    (line,) = [line for line in text.splitlines() if line.startswith("| PKT: TS, confusable")]
+    assert "| – | – |" in line and line.endswith("descriptive: 4 of 5 seeds |")
+    assert "- confirmatory: 29 of 30 rows" in text
+
+
+def test_rows_of_a_cpu_and_of_a_gpu_are_not_compared(tmp_path):
+    folder = rows_of(tmp_path, 1, (1,), PAIR)
+    machine = {"processors": 8, "machine": "x86_64", "gpu": "H200"}
+    study_rows.write(folder, {("pkt", 0): study_rows.answers("questions", [3])}, machine=machine)
+    with pytest.raises(TltrainError, match="pkt is from a GPU and sft from a CPU in seed 0"):
+        summary_of(folder)
+    study_rows.write(folder, {("sft", 0): study_rows.answers("questions", [0])}, machine=machine)
+    assert "gpu H200" in page(summary_of(folder), STUDY)
+    study_rows.write(folder, {("another", 0): []}, machine=machine)
+    with pytest.raises(TltrainError, match=r"another-0\.jsonl\.gz: the plan has no such row"):
+        summary_of(folder)
+
+
+def test_rows_of_ppo_with_too_few_calls_are_named(tmp_path):
+    folder = rows_of(tmp_path, 2, (1, 1), ("sft", "irm"))
+    for arm, calls in (("irm", 1499), ("irm_500", 444)):
+        costs = {"stages": {"model_irm": {"seconds": 1.0, "sampled_calls": calls}}, "processor_seconds": 1.0}
+        study_rows.write(folder, {(arm, 1): study_rows.answers("questions", [3] * 10)}, costs=costs)
+    summary = summary_of(folder)
+    assert summary["few_calls"] == {"irm-1": 1499}
+    assert "which makes them departures: irm-1 (1,499)" in page(summary, STUDY)
+
+
+def test_a_run_that_diverged_counts_in_the_sets_that_it_was_to_be_asked(tmp_path):
+    folder = rows_of(tmp_path, 2, (1, 1), ("sft", "irm"))
+    study_rows.write(folder, {("irm", 1): []}, diverged=True, asked=["questions"])
+    summary = summary_of(folder)
+    measured = {one["measure"] for one in summary["secondary"] if (one["arm"], one["baseline"]) == ("irm", "sft")}
+    assert "mean" in measured and not measured & {"va", "de", "success"}
+    assert "va" not in summary["arms"]["irm"]["measures"] and summary["arms"]["irm"]["measures"]["mean"]["n"] == 2
 
 
 def test_a_run_that_diverged_has_every_answer_wrong(tmp_path):

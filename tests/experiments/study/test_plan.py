@@ -96,6 +96,8 @@ def test_every_arm_composes(name):
     ideas = {"mae": cfg.stage.mae, "pkt": cfg.stage.pkt, "irm": cfg.stage.irm}
     assert ("irm" in STUDY.arms[name].settings or name == "rejection") or not ideas["irm"]
     assert ("pkt" in STUDY.arms[name].settings) == ideas["pkt"]
+    asked = [each if isinstance(each, str) else each.name for each in cfg.stage.benchmarks]
+    assert design.asked(STUDY.arms[name].experiment, STUDY.arms[name].words) == asked
 
 
 def test_a_control_without_ppo_makes_as_many_updates():

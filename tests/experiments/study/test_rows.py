@@ -72,6 +72,10 @@ def test_what_a_run_left_becomes_lines(tmp_path):
     assert rows.metrics_of(tmp_path) == {"questions/ts": 100.0, "questions/official/ts": 9}
     with pytest.raises(TltrainError, match="not a finished evaluation"):
         rows.lines_of("x", tmp_path)
+    two = [Prediction(name, "a", scores=scores) for name in ("toolalpaca_real", "toolalpaca_simulated")]
+    (tmp_path / "eval_questions" / "predictions.jsonl").write_text("".join(f"{to_line(one)}\n" for one in two))
+    with pytest.raises(TltrainError, match="answers of toolalpaca_real, toolalpaca_simulated"):
+        rows.lines_of("questions", tmp_path / "eval_questions")
 
 
 def test_numbers_of_lines():
@@ -81,11 +85,12 @@ def test_numbers_of_lines():
     assert list(rows.results(lines, "with_error").values()) == [0, 100, 0]
     assert list(rows.results(lines, "calls").values()) == [2, 2, 2]
     recorded = [
-        {"id": "a", "open_text": False, "keys": 2, "keys_right": 2, "loss": 3.0, "golden_loss": None},
-        {"id": "b", "open_text": False, "keys": 4, "keys_right": 1, "loss": 3.0, "golden_loss": 1.0},
-        {"id": "c", "open_text": True, "keys": 1, "keys_right": 0, "loss": 9.0, "golden_loss": 1.0},
+        {"id": "a", "open_text": False, "mistake": None, "keys": 2, "keys_right": 2, "loss": 3.0, "golden_loss": None},
+        {"id": "b", "open_text": False, "mistake": "x", "keys": 4, "keys_right": 1, "loss": 3.0, "golden_loss": 1.0},
+        {"id": "c", "open_text": True, "mistake": "x", "keys": 1, "keys_right": 0, "loss": 9.0, "golden_loss": 1.0},
+        {"id": "d", "open_text": False, "mistake": None, "keys": 4, "keys_right": 1, "loss": 3.0, "golden_loss": None},
     ]
     assert rows.results(recorded, "margin") == {"b": 2.0}
-    assert sum(rows.results(recorded, "key_accuracy").values()) / 2 == pytest.approx(50)  # 3 of 6 key tokens
+    assert sum(rows.results(recorded, "key_accuracy").values()) / 2 == pytest.approx(50)  # 3 of 6 of golden calls
     with pytest.raises(TltrainError, match="no 'va'"):
         rows.results(recorded, "va")

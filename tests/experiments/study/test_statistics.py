@@ -35,6 +35,12 @@ def test_one_seed_has_no_interval_over_seeds():
     assert found.to_json()["low"] is None
 
 
+def test_more_questions_lower_nothing_where_all_variance_is_of_seeds():
+    found = st.compare(*arms([[0, 0], [1, 1], [5, 5]]))
+    assert found.more_questions == found.detectable_holm > found.more_seeds and found.detectable_holm > found.detectable
+    assert (found.arm_mean, found.baseline_mean) == (2, 0)
+
+
 def test_what_is_not_paired_is_refused():
     arm, baseline, cluster = arms([[0, 1], [1, 2]])
     with pytest.raises(TltrainError, match="no seed has both arms"):
@@ -70,8 +76,8 @@ def test_more_of_what_varies_most_lowers_it(seeds, questions, larger):
     rng = np.random.default_rng(0)
     found = st.compare(*arms((rng.normal(0, seeds, (8, 1)) + rng.normal(0, questions, (8, 40))).tolist()))
     assert found.larger_source == larger
-    assert found.more_seeds < found.more_questions <= found.detectable < found.detectable_holm
-    helped = found.more_questions / found.detectable
+    assert found.more_seeds < found.more_questions <= found.detectable_holm and found.detectable < found.detectable_holm
+    helped = found.more_questions / found.detectable_holm
     assert helped == pytest.approx(1 if larger == "seeds" else 0.5**0.5, abs=0.1)
 
 

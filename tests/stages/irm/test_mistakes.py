@@ -173,6 +173,6 @@ def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(irm, monkey
 
 def test_a_training_that_diverges_is_an_error(irm):
     ran = irm("stage.args.learning_rate=1e30", "stage.args.max_grad_norm=1e30", "stage.args.warmup_steps=0", status=1)
-    assert last_line(ran).startswith("step 2: the ")
+    assert last_line(ran).startswith("training diverged: step 2: the ")
     assert "the last checkpoint is none; lower stage.args.learning_rate" in last_line(ran)
     assert not (ran.folder / "metrics.json").exists() and not (ran.folder / "model").exists()
