@@ -13,9 +13,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from experiments.study import design
 from experiments.study.design import ROOT, ROWS
@@ -29,7 +31,12 @@ SUMMARY, PICTURE = "summary.json", "forest.svg"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 
-def write(summary: Summary | None, folder: Path = RESULTS, documents: Sequence[Path] = DOCUMENTS) -> None:
+def write(
+    summary: Summary | None,
+    folder: Path = RESULTS,
+    documents: Sequence[Path] = DOCUMENTS,
+    tuned: Mapping[str, Any] | None = None,
+) -> None:
     """Write summary, page and picture, and the lines of the documents."""
     study = design.load()
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,12 +45,17 @@ def write(summary: Summary | None, folder: Path = RESULTS, documents: Sequence[P
 
         runs.write_json(folder / SUMMARY, summary)
         forest.draw(summary, study, folder / PICTURE)
-    (folder / "README.md").write_text(page(summary, study), encoding="utf-8")
+    (folder / "README.md").write_text(page(summary, study, tuned), encoding="utf-8")
     for document in documents:
         document.write_text(_written(document, summary, study, folder), encoding="utf-8")
 
 
-def disagreements(summary: Summary | None, folder: Path = RESULTS, documents: Sequence[Path] = DOCUMENTS) -> list[str]:
+def disagreements(
+    summary: Summary | None,
+    folder: Path = RESULTS,
+    documents: Sequence[Path] = DOCUMENTS,
+    tuned: Mapping[str, Any] | None = None,
+) -> list[str]:
     """What stands in `folder` and in the documents and does not follow from the rows, in words."""
     study, found = design.load(), []
     file = folder / SUMMARY
@@ -52,13 +64,19 @@ def disagreements(summary: Summary | None, folder: Path = RESULTS, documents: Se
     if written != now:
         found += [f"{file}: {where}" for where in _differing(written, now)]
     if not (folder / "README.md").is_file() or (folder / "README.md").read_text(encoding="utf-8") != page(
-        summary, study
+        summary, study, tuned
     ):
         found.append(f"{folder / 'README.md'}: not the page of these rows")
     for document in documents:
         if document.read_text(encoding="utf-8") != _written(document, summary, study, folder):
             found.append(f"{document}: the lines of the study are not those of these rows")
     return found
+
+
+def tuned_beside(folder: Path = ROWS) -> Mapping[str, Any] | None:
+    """The content of `tuned.yaml` beside the folder of rows; None as long as nothing is tuned."""
+    file = folder.parent / design.TUNED.name
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _written(document: Path, summary: Summary | None, study: design.Study, folder: Path) -> str:
@@ -90,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     documents = DOCUMENTS if options.out is None else ()
     folder = options.out or RESULTS
     try:
-        summary = load(options.rows)
+        summary, tuned = load(options.rows), tuned_beside(options.rows)
         if summary is not None and options.out is None and options.rows.resolve() != ROWS:
             raise TltrainError("--rows: with rows of another folder, give --out too")
         if options.check:
-            found = disagreements(summary, folder, documents)
+            found = disagreements(summary, folder, documents, tuned)
             print("\n".join(found) or "Everything agrees with the rows.")
             return int(bool(found))
-        write(summary, folder, documents)
+        write(summary, folder, documents, tuned)
     except TltrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

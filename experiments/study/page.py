@@ -92,8 +92,13 @@ def with_block(text: str, lines: Sequence[str], name: str, picture: str = "") ->
     return pattern.sub(lambda _: block(lines, picture), text)
 
 
-def page(summary: Summary | None, study: Study) -> str:
-    """The page of results, in Markdown."""
+def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None = None) -> str:
+    """The page of results, in Markdown.
+
+    Args:
+        tuned: the content of `tuned.yaml`; None where nothing is tuned.
+    """
+    choices = _tuning(tuned) if tuned is not None else []
     head = [
         "# The study",
         "",
@@ -105,12 +110,12 @@ def page(summary: Summary | None, study: Study) -> str:
         "",
     ]
     if summary is None:
-        return "\n".join(head)
+        return "\n".join([*head, *choices])
     parts = ["![Differences with intervals](forest.svg)", "", *_hypotheses_table(summary, study), ""]
     parts += [*_arms_table(summary, study), "", *_metrics_table(summary), "", *_secondary_table(summary, study), ""]
     parts += [*(_margins_table(summary) if summary["margins"] else ()), *_changes_table(summary), ""]
     parts += [*_costs_table(summary), "", *_made_by(summary), ""]
-    return "\n".join([*head, *parts])
+    return "\n".join([*head, *parts, *choices])
 
 
 def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -166,6 +171,31 @@ def _margins_table(summary: Summary) -> list[str]:
     ]
     heads = ["arms", "lower end of the interval", "margin", "so"]
     return [*_table("Public sets: not worse by a margin, in the pooled mean", heads, lines), ""]
+
+
+def _tuning(tuned: Mapping[str, Any]) -> list[str]:
+    """What the settings were chosen from, and what the pilot says of the variance."""
+    lines = []
+    for step in tuned["evidence"]:
+        for number, candidate in enumerate(step["candidates"]):
+            words = " ".join(f"`{word.rpartition('.args.')[2]}`" for word in candidate["words"])
+            taken = "taken" if number == step["chosen"] else ""
+            lines.append([f"{step['step']}: {words}", step["measure"], f"{candidate[step['measure']]}", taken])
+    found = _table("Tuning, on validation tools, one run each", ["step: candidate", "measure", "value", ""], lines)
+    sizes = list(dict.fromkeys(size for one in tuned["pilot"] for size in one["detectable_with_five_seeds"]))
+    variance = [
+        [
+            one["measure"],
+            signed(one["value"]),
+            " ".join(signed(value) for value in one["differences"]),
+            *(f"{one[name]:.1f}" for name in ("variance_of_seeds", "variance_of_a_question")),
+            *(f"{one['detectable_with_five_seeds'][size]:.1f}" for size in sizes),
+        ]
+        for one in tuned["pilot"]
+    ]
+    heads = ["measure", "difference", "by seed", "variance of seeds", "of a question"]
+    heads += [f"detectable, five seeds, {size} questions" for size in sizes]
+    return [*found, "", *_table("Pilot, on validation tools: PKT − SFT, in points", heads, variance), ""]
 
 
 def _made_by(summary: Summary) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from experiments.study import analyze, design, forest
 from experiments.study.page import NOTHING, block, findings, page, with_block
@@ -240,6 +241,21 @@ def test_without_rows_the_page_says_so_and_the_documents_are_silent(tmp_path):
     assert analyze.disagreements(None, tmp_path / "out", texts)
 
 
+def test_the_page_shows_what_the_settings_were_chosen_from(tmp_path):
+    words = ["stage.supervised.args.learning_rate=1e-4", "stage.supervised.args.max_grad_norm=1.0"]
+    candidates = [{"words": words, "mean": 46.5833}, {"words": words, "mean": "diverged"}]
+    pilot = {"measure": "mean, questions", "value": -1.5, "differences": [-2.0, -1.0], "variance_of_seeds": 0.5}
+    pilot |= {"variance_of_a_question": 900.0, "detectable_with_five_seeds": {"200": 4.25, "400": 3.0}}
+    tuned = {"evidence": [{"step": "sft", "measure": "mean", "candidates": candidates, "chosen": 0}], "pilot": [pilot]}
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(tuned))
+    assert analyze.tuned_beside(tmp_path / "rows") == tuned and analyze.tuned_beside(tmp_path / "a" / "b") is None
+    text = page(None, STUDY, tuned)
+    assert "| sft: `learning_rate=1e-4` `max_grad_norm=1.0` | mean | 46.5833 | taken |" in text
+    assert "| mean | diverged |  |" in text
+    assert "| mean, questions | -1.5 | -2.0 -1.0 | 0.5 | 900.0 | 4.2 | 3.0 |" in text
+    assert page(None, STUDY, None) in text
+
+
 def test_a_document_without_marks_is_refused(tmp_path):
     with pytest.raises(TltrainError, match="once between"):
         with_block("no marks", [], "README.md")
@@ -247,7 +263,7 @@ def test_a_document_without_marks_is_refused(tmp_path):
 
 def test_the_repositorys_documents_and_summary_follow_from_its_rows():
     """Active from the first row on: whatever README, docs/results.md and the page say of the study is computed."""
-    assert analyze.disagreements(load()) == []
+    assert analyze.disagreements(load(), tuned=analyze.tuned_beside()) == []
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
