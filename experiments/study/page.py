@@ -261,7 +261,9 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
             f"{one['arm']} − {one['baseline']}",
             one["set"],
             f"{one['same']:,} of {one['asked']:,}",
-            "; ".join(f"{names(before)} → {names(after)} {count:,}" for before, after, count in one["grades"][:most]),
+            "; ".join(
+                f"{_in_words(before)} → {_in_words(after)} {count:,}" for before, after, count in one["grades"][:most]
+            ),
         ]
         for one in summary["changed"]
     ]
@@ -269,7 +271,7 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
     return _table("Changed answers, over all seeds (exploratory: the protocol does not name them)", heads, lines)
 
 
-def names(grade: str) -> str:
+def _in_words(grade: str) -> str:
     """A grade's name in words."""
     return grade.replace("_", " ")
 
