@@ -9,6 +9,7 @@ from typing import Any
 from experiments.study.design import Study
 from experiments.study.summary import Summary
 from tltrain.errors import TltrainError
+from tltrain.evaluation.recorded_calls import MEASURES
 
 MARKS = "<!-- the study: written by experiments/study/analyze.py -->", "<!-- end of the study -->"
 NOTHING = "No row of the study has been run yet."
@@ -111,20 +112,32 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
     ]
     if summary is None:
         return "\n".join([*head, *choices])
-    parts = ["![Differences with intervals](forest.svg)", "", *_hypotheses_table(summary, study), ""]
-    parts += [*_arms_table(summary, study), "", *_metrics_table(summary), "", *_secondary_table(summary, study), ""]
-    parts += [*(_margins_table(summary) if summary["margins"] else ()), *_changes_table(summary), ""]
-    parts += [*_costs_table(summary), "", *_made_by(summary), ""]
-    return "\n".join([*head, *parts, *choices])
+    sections = [
+        ["![Differences with intervals](forest.svg)"],
+        _hypotheses_table(summary, study),
+        _arms_table(summary, study),
+        _recorded_table(summary),
+        _secondary_table(summary, study),
+        _margins_table(summary),
+        _changes_table(summary),
+        _costs_table(summary),
+        _made_by(summary),
+    ]
+    return "\n".join([*head, *(line for section in sections if section for line in (*section, "")), *choices])
 
 
 def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """A table under its title, words to the left, numbers to the right; nothing where it would have no line."""
+    cells = [list(line) for line in lines]
+    if not cells:
+        return []
+    numbers = [all(re.match(r"[-+–]?[\d.]*(\W|$)", line[at]) for line in cells) and at > 0 for at in range(len(heads))]
     return [
         f"## {title}",
         "",
         f"| {' | '.join(heads)} |",
-        "| --- |" + " ---: |" * (len(heads) - 1),
-        *(f"| {' | '.join(cells)} |" for cells in lines),
+        "|" + "|".join(" ---: " if number else " --- " for number in numbers) + "|",
+        *(f"| {' | '.join(line)} |" for line in cells),
     ]
 
 
@@ -150,8 +163,9 @@ def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
             )
     heads = ["", "difference [t, 95 %]", "by seed", "over questions", "p", "p, Holm", "detectable"]
     more = ["with twice the seeds", "with twice the questions", "verdict"]
-    return [
-        *_table("Hypotheses", [*heads, *more], lines),
+    table = _table("Hypotheses", [*heads, *more], lines)
+    return table and [
+        *table,
         "",
         "Detectable: the smallest difference that is found with a power of 80 % at a level of 1.25 %, which Holm asks",
         "of the smallest p of four.",
@@ -170,7 +184,7 @@ def _margins_table(summary: Summary) -> list[str]:
         for one in summary["margins"]
     ]
     heads = ["arms", "lower end of the interval", "margin", "so"]
-    return [*_table("Public sets: not worse by a margin, in the pooled mean", heads, lines), ""]
+    return _table("Public sets: not worse by a margin, in the pooled mean", heads, lines)
 
 
 def _tuning(tuned: Mapping[str, Any]) -> list[str]:
@@ -203,7 +217,7 @@ def _made_by(summary: Summary) -> list[str]:
     lines = ["## Rows", ""]
     lines += [f"- {name}: {one['stand']} of {one['rows']} rows" for name, one in summary["planned"].items()]
     for name in ("machines", "versions"):
-        each = "; ".join(", ".join(f"{key} {value}" for key, value in one.items()) for one in summary[name])
+        each = "; ".join(", ".join(f"{key} {value or 'none'}" for key, value in one.items()) for one in summary[name])
         lines.append(f"- {name}: {each}")
     lines.append(f"- commits: {', '.join(summary['commits'])}")
     if few := summary["few_calls"]:
@@ -227,15 +241,19 @@ def _arms_table(summary: Summary, study: Study) -> list[str]:
     )
 
 
-def _metrics_table(summary: Summary) -> list[str]:
-    names = sorted({name for arm in summary["arms"].values() for name in arm["metrics"]})
-    lines = []
-    for arm, one in summary["arms"].items():
-        values = [one["metrics"].get(name) for name in names]
-        lines.append([arm, *("" if value is None else f"{value:.3f}" for value in values)])
-    return _table(
-        "Recorded calls (nats a token, %) and key tokens of a golden call, means over seeds", ["arm", *names], lines
-    )
+def _recorded_table(summary: Summary) -> list[str]:
+    """Means over seeds of what teacher forcing says, and how many key tokens a golden call of each set has."""
+    arms = {name: one["metrics"] for name, one in summary["arms"].items()}
+    names = [name for name in MEASURES if any(f"recorded/{name}" in metrics for metrics in arms.values())]
+    lines = [
+        [arm, *(f"{metrics[f'recorded/{name}']:.3f}" for name in names)]
+        for arm, metrics in arms.items()
+        if all(f"recorded/{name}" in metrics for name in names)
+    ]
+    table = _table("Recorded calls, means over seeds", ["arm", *(MEASURES[name] for name in names)], lines)
+    keys = {key: value for metrics in arms.values() for key, value in metrics.items() if key.endswith("/key_tokens")}
+    listed = ", ".join(f"{key.partition('/')[0]} {value:.2f}" for key, value in sorted(keys.items()))
+    return [*table, *([""] if table else []), f"Key tokens a golden call, by set: {listed or '–'}."]
 
 
 def _secondary_table(summary: Summary, study: Study) -> list[str]:

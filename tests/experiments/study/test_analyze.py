@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -70,6 +71,16 @@ def test_changed_answers_are_counted_by_grade_before_and_after(tmp_path):
     assert kept["confusable"]["asked"] == 20 and kept["confusable"]["same"] == 16
     assert kept["confusable"]["grades"] == [["wrong_tool", "correct", 4]]
     assert "| pkt − sft | confusable | 16 of 20 | wrong tool → correct 4 |" in page(summary, STUDY)
+
+
+def test_the_page_has_no_table_without_a_line_and_puts_numbers_to_the_right(tmp_path):
+    written = page(summary_of(rows_of(tmp_path, 1, (2,), ["sft"])), STUDY)
+    titles = [line.partition(",")[0] for line in written.splitlines() if line.startswith("## ")]
+    assert titles == ["## Arms", "## Recorded calls", "## Costs", "## Rows"]
+    assert "nan" not in written and "| arm | nats by which a failing call is less likely" in written
+    compared = page(summary_of(rows_of(tmp_path, 2, (2, 1), PAIR)), STUDY)
+    (ruled,) = [after for before, after in pairwise(compared.splitlines()) if before.startswith("| arms | measure |")]
+    assert ruled == "| --- | --- | ---: | ---: | ---: | ---: |"
 
 
 @pytest.mark.parametrize(
