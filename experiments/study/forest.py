@@ -37,7 +37,7 @@ def draw(summary: Mapping[str, Any], study: Study, file: Path) -> None:
         from matplotlib.figure import Figure
 
         drawn = entries(summary, study)
-        figure = Figure(figsize=(8, 0.9 + 0.32 * len(drawn)), layout="constrained")
+        figure = Figure(figsize=(8, 1.1 + 0.32 * len(drawn)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (_, part, confirmatory, shown) in enumerate(drawn):
@@ -54,11 +54,13 @@ def draw(summary: Mapping[str, Any], study: Study, file: Path) -> None:
         axes.set_yticks(range(len(drawn)), labels, color=INK)
         for tick, (_, _, confirmatory, _) in zip(axes.get_yticklabels(), drawn, strict=True):
             tick.set_fontweight("bold" if confirmatory else "normal")
-        axes.invert_yaxis()
+        axes.set_ylim(len(drawn) - 0.4, -0.6)
         axes.tick_params(colors=INK, length=0)
-        axes.set_xlabel(
-            "points above the baseline; line: 95 % over seeds (t), band: 95 % over questions; squares: confirmatory",
+        axes.set_xlabel("points: ← worse than the baseline, better →", color=INK)
+        figure.supxlabel(
+            "line: 95 % over seeds (t); band: 95 % over questions; filled square: hypothesis, circle: secondary",
             color=INK,
+            fontsize=8,
         )
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)

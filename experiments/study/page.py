@@ -263,7 +263,7 @@ def _secondary_table(summary: Summary, study: Study) -> list[str]:
             study.measures[one["measure"]].title,
             difference(one),
             f"[{signed(one['question_low'])}, {signed(one['question_high'])}]",
-            f"{one['p']:.3f}",
+            "–" if one["low"] is None else f"{one['p']:.3f}",
             str(len(one["differences"])),
         ]
         for one in summary["secondary"]
