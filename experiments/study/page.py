@@ -105,7 +105,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         "",
         "Written by `python -m experiments.study.analyze` from the rows in `experiments/study/rows`. What was decided",
         "before the first row: [the protocol](../../study/PROTOCOL.md). What was done otherwise:",
-        "[departures](departures.md).",
+        "[departures](departures.md). The protocol does not name the tables that are called exploratory.",
         "",
         *(findings(summary, study) or [NOTHING]),
         "",
@@ -120,6 +120,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         _secondary_table(summary, study),
         _margins_table(summary),
         _changes_table(summary),
+        _ends_table(summary),
         _costs_table(summary),
         _made_by(summary),
     ]
@@ -286,7 +287,22 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
         for one in summary["changed"]
     ]
     heads = ["arms", "questions", "grade as before", "most frequent changes of grade, baseline → arm"]
-    return _table("Changed answers, over all seeds (exploratory: the protocol does not name them)", heads, lines)
+    return _table("Changed answers, over all seeds (exploratory)", heads, lines)
+
+
+def _ends_table(summary: Summary) -> list[str]:
+    """What VA is made of: conversations that end by an answer, by the limit of calls, or otherwise."""
+    lines = []
+    for arm, one in summary["arms"].items():
+        asked = sum(own["conversations"] for own in one["ends"].values())
+        for end, own in one["ends"].items():
+            shares = [own["conversations"] / asked, own["success"] / own["conversations"]]
+            shares += [own["no_error"] / own["conversations"], own["de"] / own["calls"], own["ce"] / own["calls"]]
+            calls = f"{own['calls'] / own['conversations']:.1f}"
+            lines.append([arm, end, f"{own['conversations']:,}", calls, *(f"{100 * share:.1f}" for share in shares)])
+    heads = ["arm", "ended by", "conversations", "calls a conversation", "% of all", "% of these with the task solved"]
+    more = ["% without a tool error", "DE, of their calls", "CE, of their calls"]
+    return _table("How conversations end, over all seeds (exploratory)", [*heads, *more], lines)
 
 
 def _in_words(grade: str) -> str:

@@ -209,6 +209,21 @@ def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[di
     ]
 
 
+def ends(found: Sequence[RowFile], arm: str) -> dict[str, dict[str, int]]:
+    """How an arm's conversations end, over its seeds: how, then sums over those that end so.
+
+    Returns:
+        How a conversation ended -> `conversations`, `success` (its task was solved), `no_error` (no call failed),
+        `calls`, and of these `de` and `ce`.
+    """
+    sums: dict[str, Counter[str]] = {}
+    for line in (line for row in found if row.arm == arm for line in row.lines.get("conversations", [])):
+        own = sums.setdefault(line["ended"], Counter())
+        own.update({"conversations": 1, "success": line.get("success", 0), "no_error": int(line["ce"] == 0)})
+        own.update({name: line[name] for name in ("calls", "de", "ce")})
+    return {end: dict(own) for end, own in sorted(sums.items())}
+
+
 def _hypothesis(one: Hypothesis, measured: Mapping[str, Results]) -> dict[str, Any]:
     comparisons = {name: compared(measured[name], one.arm, one.baseline) for name in one.measures}
     there = {name: comparison for name, comparison in comparisons.items() if comparison is not None}
@@ -274,6 +289,7 @@ def _arm(arm: str, found: Sequence[RowFile], measured: Mapping[str, Results]) ->
         "seeds": sorted(row.seed for row in own),
         "measures": numbers,
         "grades": dict(sorted(grades.items())),
+        "ends": ends(found, arm),
         "metrics": metrics,
         "costs": {str(row.seed): row.header["costs"] for row in sorted(own, key=lambda row: row.seed)},
     }

@@ -73,10 +73,22 @@ def test_changed_answers_are_counted_by_grade_before_and_after(tmp_path):
     assert "| pkt − sft | confusable | 16 of 20 | wrong tool → correct 4 |" in page(summary, STUDY)
 
 
+def test_ends_of_conversations_are_counted_with_their_calls_and_errors(tmp_path):
+    lines = study_rows.conversations([1, 1, 0, 0, 0])
+    for line in lines[2:]:
+        line |= {"ended": "turn limit", "calls": 8, "de": 2, "ce": 3}
+    summary = summary_of(study_rows.write(tmp_path, {("mae_35", seed): lines for seed in range(2)}))
+    assert summary["arms"]["mae_35"]["ends"] == {
+        "finish": {"conversations": 4, "success": 4, "no_error": 4, "calls": 8, "de": 0, "ce": 0},
+        "turn limit": {"conversations": 6, "success": 0, "no_error": 0, "calls": 48, "de": 12, "ce": 18},
+    }
+    assert "| mae_35 | turn limit | 6 | 8.0 | 60.0 | 0.0 | 0.0 | 25.0 | 37.5 |" in page(summary, STUDY)
+
+
 def test_the_page_has_no_table_without_a_line_and_puts_numbers_to_the_right(tmp_path):
     written = page(summary_of(rows_of(tmp_path, 1, (2,), ["sft"])), STUDY)
     titles = [line.partition(",")[0] for line in written.splitlines() if line.startswith("## ")]
-    assert titles == ["## Arms", "## Recorded calls", "## Costs", "## Rows"]
+    assert titles == ["## Arms", "## Recorded calls", "## How conversations end", "## Costs", "## Rows"]
     assert "nan" not in written and "| arm | nats by which a failing call is less likely" in written
     compared = page(summary_of(rows_of(tmp_path, 2, (2, 1), PAIR)), STUDY)
     (ruled,) = [after for before, after in pairwise(compared.splitlines()) if before.startswith("| arms | measure |")]
