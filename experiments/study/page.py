@@ -36,14 +36,29 @@ def findings(summary: Summary | None, study: Study) -> list[str]:
     lines = [_finding(one, study) for one in summary["hypotheses"].values()]
     seeds = max((one["seeds"] for one in summary["hypotheses"].values()), default=0)
     lines.append(
-        f"- SmolLM2-135M, generated tools never trained on; {len(summary['rows'])} rows, at most {_seeds(seeds)}; "
-        "points with 95 % intervals (Student's t over paired seeds)."
+        f"- SmolLM2-135M on generated tools never trained on; {len(summary['rows'])} rows, at most {_seeds(seeds)}; "
+        f"points with 95 % intervals (t over paired seeds){_spread(summary, study)}."
     )
     lines.append(
         "- Again: `experiments/study/run.sh`, `python -m experiments.study.analyze`. The protocol "
         f"({summary['protocol'][:8]}) is older than the rows."
     )
     return lines
+
+
+def _spread(summary: Summary, study: Study) -> str:
+    """How far the seeds of one arm lie apart at most, in a measure of the hypotheses: what one seed is worth."""
+    names = dict.fromkeys(name for one in study.hypotheses.values() for name in one.measures)
+    found = [
+        (one["measures"][name]["deviation"], name)
+        for one in summary["arms"].values()
+        for name in names
+        if name in one["measures"] and one["measures"][name]["deviation"] is not None
+    ]
+    if not found:
+        return ""
+    deviation, name = max(found)
+    return f"; an arm's own seeds deviate by up to {deviation:.1f} ({study.measures[name].title})"
 
 
 def _seeds(count: int) -> str:
