@@ -262,9 +262,9 @@ def _recorded_table(summary: Summary) -> list[str]:
     arms = {name: one["metrics"] for name, one in summary["arms"].items()}
     names = [name for name in MEASURES if any(f"recorded/{name}" in metrics for metrics in arms.values())]
     lines = [
-        [arm, *(f"{metrics[f'recorded/{name}']:.3f}" for name in names)]
+        [arm, *(f"{metrics[key]:.3f}" if (key := f"recorded/{name}") in metrics else "" for name in names)]
         for arm, metrics in arms.items()
-        if all(f"recorded/{name}" in metrics for name in names)
+        if any(f"recorded/{name}" in metrics for name in names)
     ]
     table = _table("Recorded calls, means over seeds", ["arm", *(MEASURES[name] for name in names)], lines)
     keys = {key: value for metrics in arms.values() for key, value in metrics.items() if key.endswith("/key_tokens")}
@@ -312,7 +312,8 @@ def _ends_table(summary: Summary) -> list[str]:
         asked = sum(own["conversations"] for own in one["ends"].values())
         for end, own in one["ends"].items():
             shares = [own["conversations"] / asked, own["success"] / own["conversations"]]
-            shares += [own["no_error"] / own["conversations"], own["de"] / own["calls"], own["ce"] / own["calls"]]
+            calls_made = max(own["calls"], 1)  # a conversation can end before its first call
+            shares += [own["no_error"] / own["conversations"], own["de"] / calls_made, own["ce"] / calls_made]
             calls = f"{own['calls'] / own['conversations']:.1f}"
             lines.append([arm, end, f"{own['conversations']:,}", calls, *(f"{100 * share:.1f}" for share in shares)])
     heads = ["arm", "ended by", "conversations", "calls a conversation", "% of all", "% of these with the task solved"]

@@ -77,12 +77,15 @@ def test_ends_of_conversations_are_counted_with_their_calls_and_errors(tmp_path)
     lines = study_rows.conversations([1, 1, 0, 0, 0])
     for line in lines[2:]:
         line |= {"ended": "turn limit", "calls": 8, "de": 2, "ce": 3}
+    lines.append(lines[0] | {"id": "no call", "ended": "text", "va": 0, "success": 0, "calls": 0, "ce": 0})
     summary = summary_of(study_rows.write(tmp_path, {("mae_35", seed): lines for seed in range(2)}))
     assert summary["arms"]["mae_35"]["ends"] == {
         "finish": {"conversations": 4, "success": 4, "no_error": 4, "calls": 8, "de": 0, "ce": 0},
         "turn limit": {"conversations": 6, "success": 0, "no_error": 0, "calls": 48, "de": 12, "ce": 18},
+        "text": {"conversations": 2, "success": 0, "no_error": 2, "calls": 0, "de": 0, "ce": 0},
     }
-    assert "| mae_35 | turn limit | 6 | 8.0 | 60.0 | 0.0 | 0.0 | 25.0 | 37.5 |" in page(summary, STUDY)
+    assert "| mae_35 | text | 2 | 0.0 | 16.7 | 0.0 | 100.0 | 0.0 | 0.0 |" in page(summary, STUDY)
+    assert "| mae_35 | turn limit | 6 | 8.0 | 50.0 | 0.0 | 0.0 | 25.0 | 37.5 |" in page(summary, STUDY)
 
 
 def test_the_page_has_no_table_without_a_line_and_puts_numbers_to_the_right(tmp_path):
