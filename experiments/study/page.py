@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.study import histories
 from experiments.study.design import Study
 from experiments.study.summary import Summary
 from tltrain.errors import TltrainError
@@ -136,6 +137,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         _margins_table(summary),
         _changes_table(summary),
         _ends_table(summary),
+        _ppo_table(summary),
         _costs_table(summary),
         _made_by(summary),
     ]
@@ -295,13 +297,14 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
             f"{one['arm']} − {one['baseline']}",
             one["set"],
             f"{one['same']:,} of {one['asked']:,}",
+            " → ".join(f"{reward:.2f}" for reward in one["reward"]),
             "; ".join(
                 f"{_in_words(before)} → {_in_words(after)} {count:,}" for before, after, count in one["grades"][:most]
             ),
         ]
         for one in summary["changed"]
     ]
-    heads = ["arms", "questions", "grade as before", "most frequent changes of grade, baseline → arm"]
+    heads = ["arms", "questions", "grade as before", "mean reward", "most frequent changes of grade, baseline → arm"]
     return _table("Changed answers, over all seeds (exploratory)", heads, lines)
 
 
@@ -319,6 +322,20 @@ def _ends_table(summary: Summary) -> list[str]:
     heads = ["arm", "ended by", "conversations", "calls a conversation", "% of all", "% of these with the task solved"]
     more = ["% without a tool error", "DE, of their calls", "CE, of their calls"]
     return _table("How conversations end, over all seeds (exploratory)", [*heads, *more], lines)
+
+
+def _ppo_table(summary: Summary) -> list[str]:
+    """Whether PPO raised its own reward, on the prompts that it was trained on."""
+    lines = [
+        [
+            f"{one['arm']}, {one['part']} of {histories.PARTS}",
+            str(one["seeds"]),
+            *(f"{one[key]:.3f}" if key in one else "" for key in histories.SHOWN),
+        ]
+        for one in summary["ppo"]
+    ]
+    heads = ["arm, part of its rollouts", "seeds", *histories.SHOWN.values()]
+    return _table("PPO's rollouts, on training prompts (exploratory)", heads, lines)
 
 
 def _in_words(grade: str) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.study import costs, design, rows, tuning
+from experiments.study import costs, design, histories, rows, tuning
 from experiments.study.design import ROOT, ROWS, TUNED, Arm, Group, Study
 from experiments.study.job import Interrupted, Place, code, is_finished, pathless, pipeline, seconds_spent
 from tltrain.errors import Diverged, TltrainError
@@ -144,6 +144,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     }
     file = place.row(arm.name, seed)
     rows.write(file, header, [] if found.diverged else found.lines)
+    histories.copy_row(rows.read(file), own[""], place.rows)
     return file
 
 
@@ -171,7 +172,7 @@ class Found:
 
 DECIDES = ("tltrain", "conf", "experiments/study", "pyproject.toml", "constraints.txt")
 """What can change a row's result."""
-RECORDS = tuple(f"experiments/study/{name}" for name in ("rows", "candidates", "tuned.yaml"))
+RECORDS = tuple(f"experiments/study/{name}" for name in ("rows", "histories", "candidates", "tuned.yaml"))
 """What the study itself writes there."""
 
 

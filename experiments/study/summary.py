@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.study import design, rows
+from experiments.study import design, histories, rows
 from experiments.study import statistics as st
 from experiments.study.design import ROWS, Group, Hypothesis, Measure, Study
 from experiments.study.rows import RowFile
@@ -112,11 +112,14 @@ def compared(results: Results, arm: str, baseline: str) -> st.Comparison | None:
     return st.compare(ours, theirs, results.cluster) if ours.keys() & theirs.keys() else None
 
 
-def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]) -> Summary:
+def summarize(
+    study: Study, found: Sequence[RowFile], digests: Mapping[str, str], trained: Sequence[RowFile] = ()
+) -> Summary:
     """All numbers of the study, as plain values.
 
     Args:
         digests: name of a row's file -> digest of its content.
+        trained: histories of rows with PPO.
     """
     measured = {name: results_of(found, measure) for name, measure in study.measures.items()}
     hypotheses = {name: _hypothesis(one, measured) for name, one in study.hypotheses.items()}
@@ -147,6 +150,7 @@ def summarize(study: Study, found: Sequence[RowFile], digests: Mapping[str, str]
         "hypotheses": hypotheses,
         "secondary": secondary,
         "changed": [entry for arm, baseline in pairs for entry in changed_grades(found, arm, baseline)],
+        "ppo": histories.in_parts(sorted(trained, key=lambda one: list(study.arms).index(one.arm))),
         "margins": _margins(study, measured),
         "arms": {arm: _arm(arm, found, measured) for arm in study.arms if any(row.arm == arm for row in found)},
     }
@@ -180,17 +184,17 @@ def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[di
     """How an arm grades what its baseline answered, in the seeds and sets of single calls that both have.
 
     Returns:
-        An entry for each set: `asked` (questions times seeds), `same` (with the same grade in both), and `grades`:
-        [grade in the baseline, grade in the arm, how many], the most frequent first.
+        An entry for each set: `asked` (questions times seeds), `same` (with the same grade in both), `reward` (the mean
+        reward of the answers, in the baseline and in the arm), and `grades`: [grade in the baseline, grade in the arm,
+        how many], the most frequent first.
     """
     of_arm, of_baseline = ({row.seed: row.lines for row in found if row.arm == name} for name in (arm, baseline))
-    pairs: dict[str, Counter[tuple[str, str]]] = {}
+    pairs: dict[str, list[tuple[rows.Line, rows.Line]]] = {}
     for seed in sorted(of_arm.keys() & of_baseline.keys()):
         for name, lines in of_baseline[seed].items():
-            ours = {line["id"]: line["grade"] for line in of_arm[seed].get(name, []) if "grade" in line}
-            pairs.setdefault(name, Counter()).update(
-                (line["grade"], ours[line["id"]]) for line in lines if line["id"] in ours
-            )
+            ours = {line["id"]: line for line in of_arm[seed].get(name, []) if "grade" in line}
+            pairs.setdefault(name, []).extend((line, ours[line["id"]]) for line in lines if line["id"] in ours)
+    counted = {name: Counter((before["grade"], after["grade"]) for before, after in own) for name, own in pairs.items()}
     return [
         {
             "arm": arm,
@@ -198,13 +202,14 @@ def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[di
             "set": name,
             "asked": counts.total(),
             "same": sum(count for (before, after), count in counts.items() if before == after),
+            "reward": [round(statistics.fmean(answers[at]["reward"] for answers in pairs[name]), 4) for at in range(2)],
             "grades": [
                 [before, after, count]
                 for (before, after), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
                 if before != after
             ],
         }
-        for name, counts in pairs.items()
+        for name, counts in counted.items()
         if counts
     ]
 
@@ -307,4 +312,4 @@ def load(folder: Path = ROWS, protocol: str | None = None) -> Summary | None:
         return None
     checked(design.load(), found, protocol or design.protocol_hash())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.jsonl.gz"))}
-    return summarize(design.load(), found, digests)
+    return summarize(design.load(), found, digests, histories.read_all(folder, found))

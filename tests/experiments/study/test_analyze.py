@@ -70,7 +70,8 @@ def test_changed_answers_are_counted_by_grade_before_and_after(tmp_path):
     assert set(kept) == {"questions", "confusable"}
     assert kept["confusable"]["asked"] == 20 and kept["confusable"]["same"] == 16
     assert kept["confusable"]["grades"] == [["wrong_tool", "correct", 4]]
-    assert "| pkt − sft | confusable | 16 of 20 | wrong tool → correct 4 |" in page(summary, STUDY)
+    assert kept["confusable"]["reward"] == [-1.5, -1.0]  # (16 * -1.5 + 4 * 1) / 20
+    assert "| pkt − sft | confusable | 16 of 20 | -1.50 → -1.00 | wrong tool → correct 4 |" in page(summary, STUDY)
 
 
 def test_ends_of_conversations_are_counted_with_their_calls_and_errors(tmp_path):

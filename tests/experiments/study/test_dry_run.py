@@ -66,6 +66,7 @@ def test_from_tuning_to_the_page(tmp_path):
     assert analyzed.returncode == 0, analyzed.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["hypotheses"]["irm"]["verdict"] == "descriptive: 1 of 5 seeds"
+    assert {part["arm"] for part in summary["ppo"]} == {"irm"} and summary["ppo"][-1]["reward"] is not None
     assert (tmp_path / "out" / "forest.svg").is_file()
     assert study(tmp_path, "--check", *words, module="analyze").returncode == 0
     assert (sorted(design.ROWS.glob("*")), design.TUNED.exists()) == before

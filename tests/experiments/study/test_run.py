@@ -46,6 +46,9 @@ def jobs(monkeypatch):
         (folder / "metrics.json").write_text(json.dumps({"stages": stages}))
         (folder / "processor.json").write_text(json.dumps({"seconds": 2.5}))
         (folder / job.JOB).write_text(json.dumps(job.record(experiment, seed, words)))
+        if experiment == "all_35":
+            (folder / "model_irm" / "model").mkdir(parents=True)
+            (folder / "model_irm" / "history.jsonl").write_text(json.dumps({"step": 1, "samples": 4, "reward": 0.5}))
 
     monkeypatch.setattr(run, "pipeline", pipeline)
     return ran
@@ -65,6 +68,14 @@ def test_a_row_is_written_with_its_header_and_not_run_again(place, jobs):
     assert ("mae_35", 2) not in order and order[0] == ("sft", 0)
     assert [seed for _, _, seed in run.wanted(STUDY, place, ["mae_35"])] == [0, 1, 3, 4]
     assert {group.tier for group, _, _ in run.wanted(STUDY, place, tier=2)} == {2}
+
+
+def test_a_row_with_ppo_leaves_its_history_beside_it(place, jobs):
+    run.make_row(place, STUDY, STUDY.arms["mae_35"], 0)
+    run.make_row(place, STUDY, STUDY.arms["all_35"], 0)
+    beside = place.rows.parent / "histories"
+    assert [path.name for path in beside.iterdir()] == ["all_35-0.jsonl.gz"]
+    assert rows.read(beside / "all_35-0.jsonl.gz").lines == {"ppo": [{"id": "1", "samples": 4, "reward": 0.5}]}
 
 
 def test_what_stands_is_listed(place, jobs):
