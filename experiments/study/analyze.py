@@ -21,7 +21,7 @@ import yaml
 
 from experiments.study import design
 from experiments.study.design import ROOT, ROWS
-from experiments.study.page import findings, page, with_block
+from experiments.study.page import PAPER_MARKS, beside_the_paper, findings, page, with_block
 from experiments.study.summary import Summary, load
 from tltrain.errors import TltrainError
 from tltrain.runtime import json_files, runs
@@ -80,9 +80,12 @@ def tuned_beside(folder: Path = ROWS) -> Mapping[str, Any] | None:
 
 
 def _written(document: Path, summary: Summary | None, study: design.Study, folder: Path) -> str:
-    """A document's text with the study's lines and its picture, which is in `folder`."""
+    """A document's text with the study's lines and its picture, which is in `folder`, and the table if it has room."""
     picture = os.path.relpath(folder / PICTURE, document.parent).replace(os.sep, "/")
-    return with_block(document.read_text(encoding="utf-8"), findings(summary, study), document.name, picture)
+    text = with_block(document.read_text(encoding="utf-8"), findings(summary, study), document.name, picture)
+    if PAPER_MARKS[0] not in text:
+        return text
+    return with_block(text, beside_the_paper(summary, study), document.name, marks=PAPER_MARKS)
 
 
 def _differing(written: Any, now: Any, where: str = "") -> list[str]:

@@ -6,13 +6,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.study import histories
+from experiments.study import histories, paper
 from experiments.study.design import Study
 from experiments.study.summary import Summary
 from tltrain.errors import TltrainError
 from tltrain.evaluation.recorded_calls import MEASURES
 
 MARKS = "<!-- the study: written by experiments/study/analyze.py -->", "<!-- end of the study -->"
+PAPER_MARKS = (
+    "<!-- the study beside the paper: written by experiments/study/analyze.py -->",
+    "<!-- end of the table -->",
+)
 NOTHING = "No row of the study has been run yet."
 
 
@@ -66,6 +70,23 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
+def beside_the_paper(summary: Summary | None, study: Study, title: str = "") -> list[str]:
+    """The table of what the paper reports beside what was found here; nothing as long as no row stands."""
+    lines = [
+        [
+            f"{one['title']}: {study.measures[name].title}",
+            f"{part['baseline_mean']:.1f} → {part['arm_mean']:.1f}, {difference(part)}",
+            "; ".join(
+                f"{each.set} {each.baseline:.1f} → {each.arm:.1f}, {signed(each.arm - each.baseline)}"
+                for each in paper.published(hypothesis, study.measures[name])
+            ),
+        ]
+        for hypothesis, one in (summary["hypotheses"] if summary else {}).items()
+        for name, part in one["measures"].items()
+    ]
+    return _table(title, ["", "here, SmolLM2-135M", "the paper, CodeLLaMA-2-7B, one run"], lines)
+
+
 def _finding(one: Mapping[str, Any], study: Study) -> str:
     """What a hypothesis says: both arms, their difference, what could have been seen, and the verdict."""
     parts = [
@@ -87,26 +108,26 @@ def _judged(one: Mapping[str, Any]) -> str:
     return f"{p} after Holm: {one['verdict']}"
 
 
-def block(lines: Sequence[str], picture: str = "") -> str:
+def block(lines: Sequence[str], picture: str = "", marks: tuple[str, str] = MARKS) -> str:
     """The lines between their marks, and the picture below them.
 
     Args:
         picture: its path from the document's folder; without one there is none.
     """
     shown = ["", f"![Differences to the baselines, with intervals]({picture})"] if picture else []
-    return "\n".join([MARKS[0], *(["", *lines, *shown, ""] if lines else []), MARKS[1]])
+    return "\n".join([marks[0], *(["", *lines, *shown, ""] if lines else []), marks[1]])
 
 
-def with_block(text: str, lines: Sequence[str], name: str, picture: str = "") -> str:
+def with_block(text: str, lines: Sequence[str], name: str, picture: str = "", marks: tuple[str, str] = MARKS) -> str:
     """A document's text with these lines, and a picture, between its marks.
 
     Raises:
         TltrainError: it has no marks.
     """
-    pattern = re.compile(re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1]), re.DOTALL)
+    pattern = re.compile(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise TltrainError(f"{name}: expected the lines of the study once between `{MARKS[0]}` and `{MARKS[1]}`")
-    return pattern.sub(lambda _: block(lines, picture), text)
+        raise TltrainError(f"{name}: expected the lines of the study once between `{marks[0]}` and `{marks[1]}`")
+    return pattern.sub(lambda _: block(lines, picture, marks), text)
 
 
 def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None = None) -> str:
@@ -131,6 +152,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
     sections = [
         ["![Differences with intervals](forest.svg)"],
         _hypotheses_table(summary, study),
+        beside_the_paper(summary, study, "Beside the paper"),
         _arms_table(summary, study),
         _recorded_table(summary),
         _secondary_table(summary, study),
@@ -145,14 +167,13 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
 
 
 def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """A table under its title, words to the left, numbers to the right; nothing where it would have no line."""
+    """A table under its title, if it has one; words to the left, numbers to the right; nothing without a line."""
     cells = [list(line) for line in lines]
     if not cells:
         return []
     numbers = [all(re.match(r"[-+–]?[\d.]*(\W|$)", line[at]) for line in cells) and at > 0 for at in range(len(heads))]
     return [
-        f"## {title}",
-        "",
+        *([f"## {title}", ""] if title else []),
         f"| {' | '.join(heads)} |",
         "|" + "|".join(" ---: " if number else " --- " for number in numbers) + "|",
         *(f"| {' | '.join(line)} |" for line in cells),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from experiments.study import analyze, design, forest
-from experiments.study.page import NOTHING, block, findings, page, with_block
+from experiments.study.page import NOTHING, PAPER_MARKS, block, findings, page, with_block
 from experiments.study.summary import load
 from tests.support import study_rows
 from tltrain.errors import TltrainError
@@ -175,7 +175,7 @@ def test_an_incomplete_hypothesis_counts_as_not_run_in_the_correction(tmp_path):
     assert found["pkt"]["p"] < found["mae"]["p"] * 4 and found["pkt"]["p_holm"] == 1
     assert found["mae"]["p_holm"] == pytest.approx(4 * found["mae"]["p"], abs=1e-5)
     text = page(summary_of(folder), STUDY)
-    (line,) = [line for line in text.splitlines() if line.startswith("| PKT: TS, confusable")]
+    line = next(line for line in text.splitlines() if line.startswith("| PKT: TS, confusable"))
     assert "| – | – |" in line and line.endswith("descriptive: 4 of 5 seeds |")
     assert "- confirmatory: 29 of 30 rows" in text
 
@@ -258,6 +258,21 @@ def test_what_is_written_agrees_and_a_planted_number_does_not(tmp_path, monkeypa
 
     (out / "README.md").write_text("# The study\n")
     assert any("not the page" in said for said in analyze.disagreements(summary, out, texts))
+
+
+def test_the_papers_numbers_stand_beside_where_a_document_has_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(forest, "draw", lambda *given: None)
+    summary, texts = summary_of(rows_of(tmp_path)), documents(tmp_path)
+    texts[0].write_text(f"{texts[0].read_text()}\n{block(['formerly'], marks=PAPER_MARKS)}\n")
+    analyze.write(summary, tmp_path / "out", texts)
+    written = texts[0].read_text()
+    assert analyze.disagreements(summary, tmp_path / "out", texts) == [] and "formerly" not in written
+    # ablation.csv: 74.56 and 77.78, 76.19 and 82.86; of IRM's mean on ToolAlpaca (88.60 + 84.21 + 57.02) / 3
+    assert "0.0 → 12.0, +12.0 [+6.4, +17.6] | ToolAlpaca 74.6 → 77.8, +3.2; RoTBench 76.2 → 82.9, +6.7 |" in written
+    assert "ToolAlpaca 62.6 → 76.6, +14.0; RoTBench 56.5 → 61.0, +4.4 |" in written
+    assert written.count("ToolEyes 59.3 → ") == 2
+    texts[0].write_text(written.replace("→ 82.9", "→ 92.9"))
+    assert len(analyze.disagreements(summary, tmp_path / "out", texts)) == 1
 
 
 def test_without_rows_the_page_says_so_and_the_documents_are_silent(tmp_path):
