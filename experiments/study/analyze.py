@@ -21,7 +21,8 @@ import yaml
 
 from experiments.study import design
 from experiments.study.design import ROOT, ROWS
-from experiments.study.page import PAPER_MARKS, beside_the_paper, findings, page, with_block
+from experiments.study.documents import findings, with_study
+from experiments.study.page import page
 from experiments.study.summary import Summary, load
 from tltrain.errors import TltrainError
 from tltrain.runtime import json_files, runs
@@ -80,12 +81,9 @@ def tuned_beside(folder: Path = ROWS) -> Mapping[str, Any] | None:
 
 
 def _written(document: Path, summary: Summary | None, study: design.Study, folder: Path) -> str:
-    """A document's text with the study's lines and its picture, which is in `folder`, and the table if it has room."""
+    """A document's text with the study's lines and its picture, which is in `folder`."""
     picture = os.path.relpath(folder / PICTURE, document.parent).replace(os.sep, "/")
-    text = with_block(document.read_text(encoding="utf-8"), findings(summary, study), document.name, picture)
-    if PAPER_MARKS[0] not in text:
-        return text
-    return with_block(text, beside_the_paper(summary, study), document.name, marks=PAPER_MARKS)
+    return with_study(document.read_text(encoding="utf-8"), summary, study, document.name, picture)
 
 
 def _differing(written: Any, now: Any, where: str = "") -> list[str]:

@@ -1,133 +1,19 @@
-"""From numbers to words: the page of results in Markdown, and the lines of the study in the documents."""
+"""The page of results, in Markdown: every table of the study."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from experiments.study import histories, paper
+from experiments.study import histories, markdown
 from experiments.study.design import Study
+from experiments.study.documents import beside_the_paper, findings
+from experiments.study.markdown import difference, signed
+from experiments.study.mechanisms import mechanisms
 from experiments.study.summary import Summary
-from tltrain.errors import TltrainError
 from tltrain.evaluation.recorded_calls import MEASURES
 
-MARKS = "<!-- the study: written by experiments/study/analyze.py -->", "<!-- end of the study -->"
-PAPER_MARKS = (
-    "<!-- the study beside the paper: written by experiments/study/analyze.py -->",
-    "<!-- end of the table -->",
-)
 NOTHING = "No row of the study has been run yet."
-
-
-def signed(value: float | None, digits: int = 1) -> str:
-    """A number with its sign; a dash where there is none."""
-    return "–" if value is None else f"{value:+.{digits}f}"
-
-
-def difference(part: Mapping[str, Any]) -> str:
-    """A difference with its interval over seeds, which one seed does not have: `+4.2 [+1.0, +7.4]`, `+4.2`."""
-    interval = "" if part["low"] is None else f" [{signed(part['low'])}, {signed(part['high'])}]"
-    return signed(part["value"]) + interval
-
-
-def findings(summary: Summary | None, study: Study) -> list[str]:
-    """The lines of README and docs: one for each hypothesis, one on what they are of, one on how to run it again.
-
-    None as long as no row stands.
-    """
-    if summary is None:
-        return []
-    lines = [_finding(one, study) for one in summary["hypotheses"].values()]
-    seeds = max((one["seeds"] for one in summary["hypotheses"].values()), default=0)
-    lines.append(
-        f"- SmolLM2-135M on generated tools never trained on; {len(summary['rows'])} rows, at most {_seeds(seeds)}; "
-        f"points with 95 % intervals (t over paired seeds){_spread(summary, study)}."
-    )
-    lines.append(
-        "- Again: `experiments/study/run.sh`, `python -m experiments.study.analyze`. The protocol "
-        f"({summary['protocol'][:8]}) is older than the rows."
-    )
-    return lines
-
-
-def _spread(summary: Summary, study: Study) -> str:
-    """How far the seeds of one arm lie apart at most, in a measure of the hypotheses: what one seed is worth."""
-    names = dict.fromkeys(name for one in study.hypotheses.values() for name in one.measures)
-    found = [
-        (one["measures"][name]["deviation"], name)
-        for one in summary["arms"].values()
-        for name in names
-        if name in one["measures"] and one["measures"][name]["deviation"] is not None
-    ]
-    if not found:
-        return ""
-    deviation, name = max(found)
-    return f"; an arm's own seeds deviate by up to {deviation:.1f} ({study.measures[name].title})"
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
-
-
-def beside_the_paper(summary: Summary | None, study: Study, title: str = "") -> list[str]:
-    """The table of what the paper reports beside what was found here; nothing as long as no row stands."""
-    lines = [
-        [
-            f"{one['title']}: {study.measures[name].title}",
-            f"{part['baseline_mean']:.1f} → {part['arm_mean']:.1f}, {difference(part)}",
-            "; ".join(
-                f"{each.set} {each.baseline:.1f} → {each.arm:.1f}, {signed(each.arm - each.baseline)}"
-                for each in paper.published(hypothesis, study.measures[name])
-            ),
-        ]
-        for hypothesis, one in (summary["hypotheses"] if summary else {}).items()
-        for name, part in one["measures"].items()
-    ]
-    return _table(title, ["", "here, SmolLM2-135M", "the paper, CodeLLaMA-2-7B, one run"], lines)
-
-
-def _finding(one: Mapping[str, Any], study: Study) -> str:
-    """What a hypothesis says: both arms, their difference, what could have been seen, and the verdict."""
-    parts = [
-        f"{study.measures[name].title} {part['baseline_mean']:.1f} → {part['arm_mean']:.1f}, {difference(part)}"
-        for name, part in one["measures"].items()
-    ]
-    if not parts:
-        return f"- **{one['title']}**: no row has been run yet."
-    detectable = [part["detectable_holm"] for part in one["measures"].values()]
-    seen = "" if None in detectable else f"; detectable: {' and '.join(f'{value:.1f}' for value in detectable)}"
-    return f"- **{one['title']}**: {'; '.join(parts)}{seen}; {_judged(one)}."
-
-
-def _judged(one: Mapping[str, Any]) -> str:
-    """The verdict, behind the p that it rests on; a descriptive comparison rests on none."""
-    if one["verdict"].startswith("descriptive"):
-        return str(one["verdict"])
-    p = "p < 0.001" if one["p_holm"] < 0.001 else f"p = {one['p_holm']:.3f}"
-    return f"{p} after Holm: {one['verdict']}"
-
-
-def block(lines: Sequence[str], picture: str = "", marks: tuple[str, str] = MARKS) -> str:
-    """The lines between their marks, and the picture below them.
-
-    Args:
-        picture: its path from the document's folder; without one there is none.
-    """
-    shown = ["", f"![Differences to the baselines, with intervals]({picture})"] if picture else []
-    return "\n".join([marks[0], *(["", *lines, *shown, ""] if lines else []), marks[1]])
-
-
-def with_block(text: str, lines: Sequence[str], name: str, picture: str = "", marks: tuple[str, str] = MARKS) -> str:
-    """A document's text with these lines, and a picture, between its marks.
-
-    Raises:
-        TltrainError: it has no marks.
-    """
-    pattern = re.compile(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise TltrainError(f"{name}: expected the lines of the study once between `{marks[0]}` and `{marks[1]}`")
-    return pattern.sub(lambda _: block(lines, picture, marks), text)
 
 
 def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None = None) -> str:
@@ -153,6 +39,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         ["![Differences with intervals](forest.svg)"],
         _hypotheses_table(summary, study),
         beside_the_paper(summary, study, "Beside the paper"),
+        mechanisms(summary, "Behind the numbers (exploratory)"),
         _arms_table(summary, study),
         _recorded_table(summary),
         _secondary_table(summary, study),
@@ -164,20 +51,6 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         _made_by(summary),
     ]
     return "\n".join([*head, *(line for section in sections if section for line in (*section, "")), *choices])
-
-
-def _table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """A table under its title, if it has one; words to the left, numbers to the right; nothing without a line."""
-    cells = [list(line) for line in lines]
-    if not cells:
-        return []
-    numbers = [all(re.match(r"[-+–]?[\d.]*(\W|$)", line[at]) for line in cells) and at > 0 for at in range(len(heads))]
-    return [
-        *([f"## {title}", ""] if title else []),
-        f"| {' | '.join(heads)} |",
-        "|" + "|".join(" ---: " if number else " --- " for number in numbers) + "|",
-        *(f"| {' | '.join(line)} |" for line in cells),
-    ]
 
 
 def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
@@ -202,7 +75,7 @@ def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
             )
     heads = ["", "difference [t, 95 %]", "by seed", "over questions", "p", "p, Holm", "detectable"]
     more = ["with twice the seeds", "with twice the questions", "verdict"]
-    table = _table("Hypotheses", [*heads, *more], lines)
+    table = markdown.table("Hypotheses", [*heads, *more], lines)
     return table and [
         *table,
         "",
@@ -223,7 +96,7 @@ def _margins_table(summary: Summary) -> list[str]:
         for one in summary["margins"]
     ]
     heads = ["arms", "lower end of the interval", "margin", "so"]
-    return _table("Public sets: not worse by a margin, in the pooled mean", heads, lines)
+    return markdown.table("Public sets: not worse by a margin, in the pooled mean", heads, lines)
 
 
 def _tuning(tuned: Mapping[str, Any]) -> list[str]:
@@ -234,7 +107,9 @@ def _tuning(tuned: Mapping[str, Any]) -> list[str]:
             words = " ".join(f"`{word.rpartition('.args.')[2]}`" for word in candidate["words"])
             taken = "taken" if number == step["chosen"] else ""
             lines.append([f"{step['step']}: {words}", step["measure"], f"{candidate[step['measure']]}", taken])
-    found = _table("Tuning, on validation tools, one run each", ["step: candidate", "measure", "value", ""], lines)
+    found = markdown.table(
+        "Tuning, on validation tools, one run each", ["step: candidate", "measure", "value", ""], lines
+    )
     sizes = list(dict.fromkeys(size for one in tuned["pilot"] for size in one["detectable_with_five_seeds"]))
     variance = [
         [
@@ -248,7 +123,7 @@ def _tuning(tuned: Mapping[str, Any]) -> list[str]:
     ]
     heads = ["measure", "difference", "by seed", "variance of seeds", "of a question"]
     heads += [f"detectable, five seeds, {size} questions" for size in sizes]
-    return [*found, "", *_table("Pilot, on validation tools: PKT − SFT, in points", heads, variance), ""]
+    return [*found, "", *markdown.table("Pilot, on validation tools: PKT − SFT, in points", heads, variance), ""]
 
 
 def _made_by(summary: Summary) -> list[str]:
@@ -275,7 +150,7 @@ def _arms_table(summary: Summary, study: Study) -> list[str]:
             spread = "" if number is None or number["deviation"] is None else f" ± {number['deviation']:.1f}"
             cells.append("" if number is None else f"{number['mean']:.1f}{spread}")
         lines.append([arm, str(len(one["seeds"])), *cells])
-    return _table(
+    return markdown.table(
         "Arms, mean ± deviation over seeds", ["arm", "seeds", *(study.measures[n].title for n in names)], lines
     )
 
@@ -289,7 +164,7 @@ def _recorded_table(summary: Summary) -> list[str]:
         for arm, metrics in arms.items()
         if any(f"recorded/{name}" in metrics for name in names)
     ]
-    table = _table("Recorded calls, means over seeds", ["arm", *(MEASURES[name] for name in names)], lines)
+    table = markdown.table("Recorded calls, means over seeds", ["arm", *(MEASURES[name] for name in names)], lines)
     keys = {key: value for metrics in arms.values() for key, value in metrics.items() if key.endswith("/key_tokens")}
     listed = ", ".join(f"{key.partition('/')[0]} {value:.2f}" for key, value in sorted(keys.items()))
     return [*table, *([""] if table else []), f"Key tokens a golden call, by set: {listed or '–'}."]
@@ -308,7 +183,7 @@ def _secondary_table(summary: Summary, study: Study) -> list[str]:
         for one in summary["secondary"]
     ]
     heads = ["arms", "measure", "difference [t, 95 %]", "over questions", "p, not corrected", "seeds"]
-    return _table("All comparisons (secondary)", heads, lines)
+    return markdown.table("All comparisons (secondary)", heads, lines)
 
 
 def _changes_table(summary: Summary, most: int = 6) -> list[str]:
@@ -326,7 +201,7 @@ def _changes_table(summary: Summary, most: int = 6) -> list[str]:
         for one in summary["changed"]
     ]
     heads = ["arms", "questions", "grade as before", "mean reward", "most frequent changes of grade, baseline → arm"]
-    return _table("Changed answers, over all seeds (exploratory)", heads, lines)
+    return markdown.table("Changed answers, over all seeds (exploratory)", heads, lines)
 
 
 def _ends_table(summary: Summary) -> list[str]:
@@ -342,7 +217,7 @@ def _ends_table(summary: Summary) -> list[str]:
             lines.append([arm, end, f"{own['conversations']:,}", calls, *(f"{100 * share:.1f}" for share in shares)])
     heads = ["arm", "ended by", "conversations", "calls a conversation", "% of all", "% of these with the task solved"]
     more = ["% without a tool error", "DE, of their calls", "CE, of their calls"]
-    return _table("How conversations end, over all seeds (exploratory)", [*heads, *more], lines)
+    return markdown.table("How conversations end, over all seeds (exploratory)", [*heads, *more], lines)
 
 
 def _ppo_table(summary: Summary) -> list[str]:
@@ -356,7 +231,7 @@ def _ppo_table(summary: Summary) -> list[str]:
         for one in summary["ppo"]
     ]
     heads = ["arm, part of its rollouts", "seeds", *histories.SHOWN.values()]
-    return _table("PPO's rollouts, on training prompts (exploratory)", heads, lines)
+    return markdown.table("PPO's rollouts, on training prompts (exploratory)", heads, lines)
 
 
 def _in_words(grade: str) -> str:
@@ -384,4 +259,4 @@ def _costs_table(summary: Summary) -> list[str]:
             )
     heads = ["row", "updates", "target tokens", "sampled tokens", "sampled calls"]
     more = ["processor seconds of its trainings, shared ones too", "processor seconds of its own runs"]
-    return _table("Costs", [*heads, *more], lines)
+    return markdown.table("Costs", [*heads, *more], lines)

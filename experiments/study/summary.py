@@ -184,9 +184,10 @@ def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[di
     """How an arm grades what its baseline answered, in the seeds and sets of single calls that both have.
 
     Returns:
-        An entry for each set: `asked` (questions times seeds), `same` (with the same grade in both), `reward` (the mean
-        reward of the answers, in the baseline and in the arm), and `grades`: [grade in the baseline, grade in the arm,
-        how many], the most frequent first.
+        An entry for each set: `asked` (questions times seeds), `same` (with the same grade in both), `before` and
+        `after` (grade -> how many, in the baseline and in the arm), `reward` (the mean reward of the answers, in the
+        baseline and in the arm), and `grades`: [grade in the baseline, grade in the arm, how many], the most frequent
+        first.
     """
     of_arm, of_baseline = ({row.seed: row.lines for row in found if row.arm == name} for name in (arm, baseline))
     pairs: dict[str, list[tuple[rows.Line, rows.Line]]] = {}
@@ -202,6 +203,8 @@ def changed_grades(found: Sequence[RowFile], arm: str, baseline: str) -> list[di
             "set": name,
             "asked": counts.total(),
             "same": sum(count for (before, after), count in counts.items() if before == after),
+            "before": dict(sorted(Counter(before["grade"] for before, _ in pairs[name]).items())),
+            "after": dict(sorted(Counter(after["grade"] for _, after in pairs[name]).items())),
             "reward": [round(statistics.fmean(answers[at]["reward"] for answers in pairs[name]), 4) for at in range(2)],
             "grades": [
                 [before, after, count]

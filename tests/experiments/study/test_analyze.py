@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from experiments.study import analyze, design, forest
-from experiments.study.page import NOTHING, PAPER_MARKS, block, findings, page, with_block
+from experiments.study.documents import PAPER_MARKS, block, findings, with_block
+from experiments.study.page import NOTHING, page
 from experiments.study.summary import load
 from tests.support import study_rows
 from tltrain.errors import TltrainError
