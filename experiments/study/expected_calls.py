@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 
 from experiments.study import design
 from tltrain import mae, toolworld
+from tltrain.config.readers import ToolworldData
 from tltrain.data import hold_out
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 
 BASE = OmegaConf.load(design.CONF / "experiment" / "study" / "base.yaml")
-HELD_OUT = 0.1
+HELD_OUT = ToolworldData().holdout
 
 
 def expected(error_rate: float, rule: Rule | None, seed: int) -> tuple[float, float]:
