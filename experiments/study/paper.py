@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from experiments.results_table import METHODS, read
 from experiments.study.design import ROOT, Measure
 from tltrain.evaluation.metrics import SINGLE_TURN
 
 TABLE = ROOT / "experiments" / "paper" / "ablation.csv"
-METHODS = {"mae": ("mae",), "pkt": ("pkt",), "irm": ("irm",), "all": ("mae", "pkt", "irm")}
+ON = {"mae": {"mae"}, "pkt": {"pkt"}, "irm": {"irm"}, "all": set(METHODS)}
 """Hypothesis -> the ideas that the paper's row has on; its baseline has none."""
 SINGLE = {"toolalpaca": "ToolAlpaca", "rotbench": "RoTBench"}
 CONVERSATIONS = {"tooleyes": "ToolEyes"}
@@ -29,11 +29,13 @@ class Published:
 
 def published(hypothesis: str, measure: Measure) -> list[Published]:
     """The paper's numbers of a hypothesis in what a measure measures, on each set that has it."""
-    with TABLE.open(encoding="utf-8", newline="") as file:
-        rows = {tuple(name for name in METHODS["all"] if row[name] == "true"): row for row in csv.DictReader(file)}
+    rows = read(TABLE)
+    baseline, arm = (
+        rows[tuple("true" if method in on else "false" for method in METHODS)] for on in (set(), ON[hypothesis])
+    )
     sets = CONVERSATIONS if measure.set == "conversations" else SINGLE
     return [
-        Published(title, *(_number(rows[methods], prefix, measure.level) for methods in ((), METHODS[hypothesis])))
+        Published(title, _number(baseline, prefix, measure.level), _number(arm, prefix, measure.level))
         for prefix, title in sets.items()
     ]
 
