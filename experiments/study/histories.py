@@ -44,8 +44,10 @@ def copy(work: Path, folder: Path = ROWS) -> list[Path]:
     """Write the histories of the rows in `folder` whose runs are in `work`, as `run.sh` does after each row.
 
     Raises:
-        TltrainError: a file is damaged.
+        TltrainError: a file is damaged, or there is no such folder.
     """
+    if not work.is_dir():
+        raise TltrainError(f"{work}: no such folder; give what run.sh was given as --work, by default outputs/study")
     copied = [copy_row(row, work / f"{row.arm}-{row.seed}" / "main", folder) for row in rows.read_all(folder)]
     return [path for path in copied if path is not None]
 

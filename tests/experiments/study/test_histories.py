@@ -79,6 +79,8 @@ def test_a_history_of_another_run_than_the_rows_is_refused(tmp_path, left):
 def test_the_command_says_what_it_copied(tmp_path, capsys):
     work, folder = tmp_path / "work", tmp_path / "rows"
     words = [str(work), "--rows", str(folder)]
+    assert histories.main(words) == 1 and "no such folder; give what run.sh was given" in capsys.readouterr().err
+    work.mkdir()
     assert histories.main(words) == 0 and "no finished run of a row with PPO" in capsys.readouterr().out
     row(folder, "irm", 0, trained(work, "irm", 0, [0.1], [4]))
     assert histories.main(words) == 0 and capsys.readouterr().out == "irm-0.jsonl.gz\n"
