@@ -9,7 +9,7 @@ from typing import Any
 from experiments.study import paper
 from experiments.study.design import Study
 from experiments.study.markdown import difference, signed, table
-from experiments.study.mechanisms import mechanisms
+from experiments.study.mechanisms import controls, mechanisms
 from experiments.study.summary import Summary
 from tltrain.errors import TltrainError
 
@@ -21,6 +21,10 @@ PAPER_MARKS = (
 BEHIND_MARKS = (
     "<!-- behind the numbers of the study: written by experiments/study/analyze.py -->",
     "<!-- end of the numbers -->",
+)
+CONTROLS_MARKS = (
+    "<!-- controls and remedies of the study: written by experiments/study/analyze.py -->",
+    "<!-- end of the controls -->",
 )
 """Marks of what a document has if it has room for it."""
 
@@ -35,6 +39,7 @@ def with_study(text: str, summary: Summary | None, study: Study, name: str, pict
     for marks, lines in (
         (PAPER_MARKS, beside_the_paper(summary, study)),
         (BEHIND_MARKS, mechanisms(summary)),
+        (CONTROLS_MARKS, controls(summary, study)),
     ):
         if marks[0] in text:
             text = with_block(text, lines, name, marks=marks)

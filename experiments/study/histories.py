@@ -21,7 +21,7 @@ from experiments.study import rows
 from experiments.study.design import ROWS
 from experiments.study.rows import Line, RowFile
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, json_files
+from tltrain.runtime import fingerprints
 
 HISTORIES = "histories"
 """The folder, beside the one of rows."""
@@ -64,10 +64,7 @@ def copy_row(row: RowFile, run: Path, folder: Path) -> Path | None:
 
 def _fingerprint(run: Path) -> str:
     """The digest of a run's stages, as a row's header has it; empty where the run has not ended."""
-    file = run / "metrics.json"
-    if not file.is_file():
-        return ""
-    return fingerprints.fingerprint([stage["fingerprint"] for stage in json_files.read_object(file)["stages"]])
+    return fingerprints.fingerprint(rows.fingerprints_of(run)) if (run / "metrics.json").is_file() else ""
 
 
 def lines_of(history: Path) -> list[Line]:

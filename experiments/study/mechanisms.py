@@ -1,6 +1,6 @@
-"""What stands behind each hypothesis' number (exploratory): how conversations end, which mistakes, PPO's own reward.
+"""What stands behind each hypothesis' number: mistakes, ends of conversations, PPO's own reward; controls and remedies.
 
-The table has numbers alone, of the baseline and the arm in the same seeds; what they mean is said in the documents.
+The tables have numbers alone, of the baseline and the arm in the same seeds; what they mean is said in the documents.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.study import histories, markdown
+from experiments.study.design import Study
 from experiments.study.summary import Summary
 from tltrain.evaluation.recorded_calls import MEASURES
 
@@ -25,7 +26,39 @@ def mechanisms(summary: Summary | None, title: str = "") -> list[str]:
     columns = [dict(_numbers(summary, *pair)) if summary and _stand(summary, pair) else {} for pair in pairs]
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [[name, *(column.get(name, "") for column in columns)] for name in sorted(names, key=_place)]
-    return markdown.table(title, ["", *(f"`{baseline}` → `{arm}`" for baseline, arm in pairs)], lines)
+    return markdown.table(title, ["", *(_arrow(*pair) for pair in pairs)], lines)
+
+
+def controls(summary: Summary | None, study: Study, title: str = "") -> list[str]:
+    """The table of pairs that are no hypothesis: a line for each, with the hypotheses' measures and its mistakes."""
+    if summary is None:
+        return []
+    names = list(dict.fromkeys(name for one in study.hypotheses.values() for name in one.measures))
+    lines = []
+    for arm, baseline in study.secondary:
+        if not _stand(summary, (arm, baseline)):
+            continue
+        found = {
+            one["measure"]: one for one in summary["secondary"] if (one["baseline"], one["arm"]) == (baseline, arm)
+        }
+        mistakes: dict[str, list[str]] = {name: [] for name in SETS}
+        for name, _, change in _mistakes(summary, baseline, arm):
+            mistakes[name].append(change)
+        lines.append(
+            [
+                _arrow(baseline, arm),
+                str(max((len(one["differences"]) for one in found.values()), default=0)),
+                *(markdown.difference(found[name]) if name in found else "" for name in names),
+                *("; ".join(changes) for changes in mistakes.values()),
+            ]
+        )
+    heads = ["", "seeds", *(study.measures[name].title for name in names)]
+    heads += [f"{where}: {', then '.join(MISTAKES.values())}, %" for where in SETS.values()]
+    return markdown.table(title, heads, lines)
+
+
+def _arrow(baseline: str, arm: str) -> str:
+    return f"`{baseline}` → `{arm}`"
 
 
 def _stand(summary: Summary, pair: Iterable[str]) -> bool:
@@ -45,19 +78,33 @@ def _numbers(summary: Summary, baseline: str, arm: str) -> Iterator[tuple[str, s
             values = [one.get(f"recorded/{name}") for one in metrics]
             if None not in values:
                 yield f"recorded calls: {MEASURES[name]}", _change(values, 1 if MEASURES[name][0] == "%" else 3)
-    for one in summary["changed"]:
-        if (one["baseline"], one["arm"]) == (baseline, arm) and one["set"] in SETS:
-            where = SETS[one["set"]]
-            for grade, mistake in MISTAKES.items():
-                shares = (100 * one[side].get(grade, 0) / one["asked"] for side in ("before", "after"))
-                yield f"{where}: {mistake}, %", _change(shares)
-            yield f"{where}: mean reward of the answers", _change(one["reward"], 2)
+    for name, mistake, change in _mistakes(summary, baseline, arm):
+        yield f"{SETS[name]}: {mistake}, %", change
+    for one in _changed(summary, baseline, arm):
+        yield f"{SETS[one['set']]}: mean reward of the answers", _change(one["reward"], 2)
     rewards = [part["reward"] for part in summary["ppo"] if part["arm"] == arm and "reward" in part]
     if len(rewards) == histories.PARTS:
         yield (
             f"PPO: reward of a sampled call, first → last of {histories.PARTS} parts",
             _change([rewards[0], rewards[-1]], 2),
         )
+
+
+def _changed(summary: Summary, baseline: str, arm: str) -> list[Mapping[str, Any]]:
+    """What became of the baseline's answers, in each of `SETS` that both were asked."""
+    pair = baseline, arm
+    return [one for one in summary["changed"] if (one["baseline"], one["arm"]) == pair and one["set"] in SETS]
+
+
+def _mistakes(summary: Summary, baseline: str, arm: str) -> Iterator[tuple[str, str, str]]:
+    """Set, mistake and its share of the answers, in the baseline and in the arm."""
+    for one in _changed(summary, baseline, arm):
+        for grade, mistake in MISTAKES.items():
+            yield (
+                one["set"],
+                mistake,
+                _change(100 * one[side].get(grade, 0) / one["asked"] for side in ("before", "after")),
+            )
 
 
 def _place(name: str) -> int:

@@ -9,7 +9,7 @@ from experiments.study import histories, markdown
 from experiments.study.design import Study
 from experiments.study.documents import beside_the_paper, findings
 from experiments.study.markdown import difference, signed
-from experiments.study.mechanisms import mechanisms
+from experiments.study.mechanisms import controls, mechanisms
 from experiments.study.summary import Summary
 from tltrain.evaluation.recorded_calls import MEASURES
 
@@ -40,6 +40,7 @@ def page(summary: Summary | None, study: Study, tuned: Mapping[str, Any] | None 
         _hypotheses_table(summary, study),
         beside_the_paper(summary, study, "Beside the paper"),
         mechanisms(summary, "Behind the numbers (exploratory)"),
+        controls(summary, study, "Controls and remedies (secondary)"),
         _arms_table(summary, study),
         _recorded_table(summary),
         _secondary_table(summary, study),

@@ -186,6 +186,11 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return found
 
 
+def fingerprints_of(folder: Path) -> list[str]:
+    """The fingerprint of each stage of a finished run."""
+    return [stage["fingerprint"] for stage in json_files.read_object(folder / "metrics.json")["stages"]]
+
+
 # --- numbers of lines -------------------------------------------------------------------------------------------------
 
 

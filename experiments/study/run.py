@@ -165,9 +165,7 @@ class Found:
         self.metrics |= {prefix + key: value for key, value in rows.metrics_of(folder).items()}
         if not prefix:
             self.stages |= costs.of_run(folder)["stages"]
-            self.fingerprints += [
-                each["fingerprint"] for each in json_files.read_object(folder / "metrics.json")["stages"]
-            ]
+            self.fingerprints += rows.fingerprints_of(folder)
 
 
 DECIDES = ("tltrain", "conf", "experiments/study", "pyproject.toml", "constraints.txt")

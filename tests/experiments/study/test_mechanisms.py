@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.study import rows
-from experiments.study.mechanisms import mechanisms
+from experiments.study import design, rows
+from experiments.study.mechanisms import controls, mechanisms
 from experiments.study.summary import load
 from tests.support import study_rows
 
@@ -66,5 +66,20 @@ def test_means_over_other_seeds_are_not_set_beside_each_other(folder):
     assert found["standard tools: a wrong tool, %"][0] == "75.0 → 50.0"  # of the seed that both have
 
 
+def test_controls_and_remedies_that_stand_have_a_line(folder):
+    """Of PKT's remedy one seed stands, which all have in common with it; of the control with random drops none."""
+    lines = study_rows.answers("confusable", [3, 3])
+    lines[1] |= {"grade": "tool_hallucination", "reward": -2.0}
+    study_rows.write(folder, {("pkt_name", 0): lines})
+    table = controls(load(folder, study_rows.PROTOCOL), design.load())
+    assert table[0].startswith("|  | seeds | VA of conversations | TS, confusable tools | mean of TS, PI, CF |")
+    # TS: both right, one right before (SFT), none (PKT); the changed grade is no tool on offer, of two answers
+    assert table[2:] == [
+        "| `sft` → `pkt_name` | 1 |  | +50.0 |  |  | 50.0 → 0.0; 0.0 → 50.0 |",
+        "| `pkt` → `pkt_name` | 1 |  | +100.0 |  |  | 50.0 → 0.0; 50.0 → 50.0 |",
+    ]
+
+
 def test_no_rows_no_table():
     assert mechanisms(None) == []
+    assert controls(None, design.load()) == []
