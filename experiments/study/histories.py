@@ -21,7 +21,6 @@ from experiments.study import rows
 from experiments.study.design import ROWS
 from experiments.study.rows import Line, RowFile
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints
 
 HISTORIES = "histories"
 """The folder, beside the one of rows."""
@@ -48,23 +47,18 @@ def copy(work: Path, folder: Path = ROWS) -> list[Path]:
     """
     if not work.is_dir():
         raise TltrainError(f"{work}: no such folder; give what run.sh was given as --work, by default outputs/study")
-    copied = [copy_row(row, work / f"{row.arm}-{row.seed}" / "main", folder) for row in rows.read_all(folder)]
+    copied = [copy_row(row, rows.run_of(row, work), folder) for row in rows.read_all(folder)]
     return [path for path in copied if path is not None]
 
 
 def copy_row(row: RowFile, run: Path, folder: Path) -> Path | None:
     """Write the history of a row in `folder`; None where PPO had no part, or `run` is not the run that made the row."""
     history = run / "model_irm" / "history.jsonl"
-    if not history.is_file() or _fingerprint(run) != row.header["fingerprint"]:
+    if not history.is_file() or not rows.made(row, run):
         return None
     path = folder.parent / HISTORIES / rows.name_of(row.arm, row.seed)
     rows.write(path, {key: row.header[key] for key in ("arm", "seed", "fingerprint")}, lines_of(history))
     return path
-
-
-def _fingerprint(run: Path) -> str:
-    """The digest of a run's stages, as a row's header has it; empty where the run has not ended."""
-    return fingerprints.fingerprint(rows.fingerprints_of(run)) if (run / "metrics.json").is_file() else ""
 
 
 def lines_of(history: Path) -> list[Line]:

@@ -24,7 +24,7 @@ from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.evaluation.predictions import PREDICTIONS, Prediction
 from tltrain.evaluation.records import read_lines
 from tltrain.evaluation.transcripts import TRANSCRIPTS, Transcript
-from tltrain.runtime import json_files
+from tltrain.runtime import fingerprints, json_files
 
 FORMAT = 1
 RECORDED = "recorded_calls.jsonl"
@@ -189,6 +189,18 @@ def metrics_of(folder: Path) -> dict[str, float]:
 def fingerprints_of(folder: Path) -> list[str]:
     """The fingerprint of each stage of a finished run."""
     return [stage["fingerprint"] for stage in json_files.read_object(folder / "metrics.json")["stages"]]
+
+
+def made(row: RowFile, run: Path) -> bool:
+    """Whether `run` is finished and the one that the row is of."""
+    if not (run / "metrics.json").is_file():
+        return False
+    return fingerprints.fingerprint(fingerprints_of(run)) == row.header["fingerprint"]
+
+
+def run_of(row: RowFile, work: Path) -> Path:
+    """Where `run.sh --work` runs a row."""
+    return work / f"{row.arm}-{row.seed}" / "main"
 
 
 # --- numbers of lines -------------------------------------------------------------------------------------------------
