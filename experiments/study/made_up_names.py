@@ -1,6 +1,7 @@
 """Where made-up names leave the names on offer: at a choice between names, or while one is copied.
 
     python -m experiments.study.made_up_names WORK ...    of the rows that were run in these folders; prints a table
+    python -m experiments.study.made_up_names WORK ... > experiments/results/study/made_up_names.md
 
 A row says of an answer that its tool is not on offer; the name itself is in the run alone. Token by token, such a name
 follows some name on offer and then leaves them all: at its first token, at a token where names on offer diverge (a key
@@ -102,10 +103,10 @@ def table(found: Sequence[tuple[RowFile, Path]]) -> list[str]:
         total = own.total()
         wheres = [sum(count for one, count in own.items() if one.where == where) for where in LEAVES]
         golden = sum(count for one, count in own.items() if one.golden)
-        numbers = [seeds[name, arm], asked[name, arm], total, golden, *wheres]
+        numbers = [seeds[name, arm], asked[name, arm], total, golden, total - golden, *wheres]
         lines.append([f"{SETS[name]}: `{arm}`", *(f"{number:,}" for number in numbers)])
-    heads = ["", "seeds", "answers", "names that are not on offer", "these follow the golden name until they leave"]
-    return markdown.table("", [*heads, *LEAVES.values()], lines)
+    heads = ["", "seeds", "answers", "names that are not on offer", "left the golden name", "left another name"]
+    return markdown.table("Where made-up names leave the names on offer", [*heads, *LEAVES.values()], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
