@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 FIRST, CHOICE, COPY = "first", "choice", "copy"
 LEAVES = {FIRST: "at its first token", CHOICE: "at a choice between names", COPY: "where one name was left"}
+EXPLAINED = [
+    "# Where made-up names leave the names on offer",
+    "",
+    "Written by `python -m experiments.study.made_up_names WORK`; WORK is the folder of the runs, which is not part of",
+    "the repository. Token by token, a name that is not on offer agrees with some name on offer and then with none.",
+    "*Left the golden name*: until then it agreed with the golden name, perhaps among others. *At a choice between",
+    "names*: several names on offer that go on differently still agreed. *Where one name was left*: it only had to be",
+    "copied.",
+    "",
+]
 
 
 class Departure(NamedTuple):
@@ -106,7 +116,7 @@ def table(found: Sequence[tuple[RowFile, Path]]) -> list[str]:
         numbers = [seeds[name, arm], asked[name, arm], total, golden, total - golden, *wheres]
         lines.append([f"{SETS[name]}: `{arm}`", *(f"{number:,}" for number in numbers)])
     heads = ["", "seeds", "answers", "names that are not on offer", "left the golden name", "left another name"]
-    return markdown.table("Where made-up names leave the names on offer", [*heads, *LEAVES.values()], lines)
+    return [*EXPLAINED, *markdown.table("", [*heads, *LEAVES.values()], lines)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -172,6 +172,9 @@ def _recorded_table(summary: Summary) -> list[str]:
 
 
 def _secondary_table(summary: Summary, study: Study) -> list[str]:
+    tested = {
+        (one["arm"], one["baseline"], name) for one in summary["hypotheses"].values() for name in one["measures"]
+    }  # their p is in the table of hypotheses, or withheld there
     lines = [
         [
             f"{one['arm']} − {one['baseline']}",
@@ -182,9 +185,10 @@ def _secondary_table(summary: Summary, study: Study) -> list[str]:
             str(len(one["differences"])),
         ]
         for one in summary["secondary"]
+        if (one["arm"], one["baseline"], one["measure"]) not in tested
     ]
     heads = ["arms", "measure", "difference [t, 95 %]", "over questions", "p, not corrected", "seeds"]
-    return markdown.table("All comparisons (secondary)", heads, lines)
+    return markdown.table("All other comparisons (secondary)", heads, lines)
 
 
 def _changes_table(summary: Summary, most: int = 6) -> list[str]:
