@@ -12,6 +12,7 @@ from experiments.study.markdown import difference, signed, table
 from experiments.study.mechanisms import controls, mechanisms
 from experiments.study.summary import Summary
 from tltrain.errors import TltrainError
+from tltrain.report.wording import p_value
 
 MARKS = "<!-- the study: written by experiments/study/analyze.py -->", "<!-- end of the study -->"
 PAPER_MARKS = (
@@ -112,8 +113,8 @@ def _finding(one: Mapping[str, Any], study: Study, alike: bool) -> str:
 
 def _judged(one: Mapping[str, Any]) -> str:
     """The verdict, behind the p that it rests on."""
-    p = "p < 0.001" if one["p_holm"] < 0.001 else f"p = {one['p_holm']:.3f}"
-    return f"{p} after Holm: {one['verdict']}"
+    p = p_value(one["p_holm"])
+    return f"p {p if p.startswith('<') else f'= {p}'} after Holm: {one['verdict']}"
 
 
 def block(lines: Sequence[str], picture: str = "", marks: tuple[str, str] = MARKS) -> str:

@@ -12,6 +12,7 @@ from experiments.study.markdown import difference, signed
 from experiments.study.mechanisms import controls, mechanisms
 from experiments.study.summary import Summary
 from tltrain.evaluation.recorded_calls import MEASURES
+from tltrain.report.wording import p_value
 
 NOTHING = "No row of the study has been run yet."
 
@@ -68,8 +69,8 @@ def _hypotheses_table(summary: Summary, study: Study) -> list[str]:
                     difference(part),
                     each,
                     over,
-                    f"{part['p']:.4f}" if tested else "–",
-                    f"{one['p_holm']:.4f}" if tested else "–",
+                    p_value(part["p"], 4) if tested else "–",
+                    p_value(one["p_holm"], 4) if tested else "–",
                     *("–" if value is None else f"{value:.1f}" for value in more),
                     one["verdict"],
                 ]
@@ -181,7 +182,7 @@ def _secondary_table(summary: Summary, study: Study) -> list[str]:
             study.measures[one["measure"]].title,
             difference(one),
             f"[{signed(one['question_low'])}, {signed(one['question_high'])}]",
-            "–" if one["low"] is None else f"{one['p']:.3f}",
+            "–" if one["low"] is None else p_value(one["p"]),
             str(len(one["differences"])),
         ]
         for one in summary["secondary"]

@@ -22,6 +22,14 @@ from tltrain.report.sweep import Job, StageCost, load, save
 from tltrain.report.write import write_report
 
 
+@pytest.mark.parametrize(
+    ("p", "digits", "text"),
+    [(0.0412, 3, "0.041"), (0.0002, 3, "< 0.001"), (0.0002, 4, "0.0002"), (0.0, 4, "< 0.0001"), (1, 3, "1.000")],
+)
+def test_no_p_value_is_printed_as_zero(p, digits, text):
+    assert wording.p_value(p, digits) == text
+
+
 def test_answers_that_a_server_ended_are_among_the_caveats():
     ended = {"set": {"finish_reasons": {"stop": 6, "length": 2}}, "other": {"finish_reasons": {"content_filter": 2}}}
     made = small(("base", [job(0, [1, 0])]), ("x", [job(0, [1, 1], details=ended), job(1, [1, 1])]))

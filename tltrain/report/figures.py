@@ -15,7 +15,7 @@ from tltrain.report.charts import DASHES, SERIES, Dot, Line
 from tltrain.report.grid import Cell, Table, plain
 from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Row, Sweep
-from tltrain.report.wording import interval, listed, set_name, signed
+from tltrain.report.wording import interval, listed, p_value, set_name, signed
 from tltrain.runtime.durations import duration
 
 POINTS = 40  # maximum points of a curve; with more steps, each point is a mean over several
@@ -154,8 +154,8 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
                     Cell(sweep.rows[i].label, i),
                     Cell(signed(one.value), one.value, strong=one.beyond_chance),
                     Cell(interval(one), one.low),
-                    grid.number(one.p, 4),
-                    grid.number(one.p_holm, 4),
+                    Cell(p_value(one.p, 4), one.p),
+                    Cell(p_value(one.p_holm, 4), one.p_holm),
                     Cell(str(one.seeds), one.seeds),
                     Cell(str(one.n), one.n),
                 ]

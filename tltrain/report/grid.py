@@ -12,7 +12,7 @@ from tltrain.report import numbers as num
 from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
-from tltrain.report.wording import MINUS, better, interval, listed, plural, quantity, set_name, signed
+from tltrain.report.wording import MINUS, better, interval, listed, p_value, plural, quantity, set_name, signed
 from tltrain.runtime.durations import duration
 from tltrain.views import tables
 
@@ -163,7 +163,7 @@ def pooled(sweep: Sweep) -> Table | None:
                     strong=difference.beyond_chance,
                 ),
                 Cell(interval(difference), difference.low),
-                number(difference.p_holm, 3),
+                Cell(p_value(difference.p_holm), difference.p_holm),
             ]
         rows.append(cells)
     heads = ["Row", "mean, %", "difference", "95 % interval", "p, Holm over rows"]

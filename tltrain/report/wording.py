@@ -32,6 +32,12 @@ def interval(found: Difference) -> str:
     return f"[{signed(found.low)}, {signed(found.high)}]"
 
 
+def p_value(p: float, digits: int = 3) -> str:
+    """Format a p-value: `0.041`, or `< 0.001` where rounding would make 0 of it."""
+    least = 10**-digits
+    return f"{p:.{digits}f}" if p >= least else f"< {least:.{digits}f}"
+
+
 def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
     """Format a large number as `1.24 M` or `412 k`; with `base=1024`, format bytes as `1.4 GiB`."""
     if value is None:
